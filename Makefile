@@ -1,0 +1,104 @@
+# What people and CI run. `make test` is the one command: it installs what the tests need where it
+# may, and ends with the test runner's count.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+
+# One profile for everything, so that dependencies, C ones above all, are compiled once.
+PROFILE := ci
+CARGO := cargo
+
+# Debian packages, each written as package:program. The tests use the programs; none is optional.
+TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4
+BENCH_PACKAGES := wrk:wrk nginx-light:nginx
+FUZZ_SECONDS ?= 60
+
+# $(call install,PACKAGES) installs those whose program is missing; who may not install gets their names.
+# A package of system programs may keep them out of a user's PATH.
+define install
+export PATH="$$PATH:/usr/sbin:/sbin"; \
+missing=(); \
+for entry in $(1); do \
+	command -v "$${entry#*:}" >/dev/null || missing+=("$${entry%%:*}"); \
+done; \
+if (( $${#missing[@]} )); then \
+	if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then \
+		echo "missing Debian packages: $${missing[*]}" >&2; \
+		echo "install them with: sudo apt-get install $${missing[*]}" >&2; \
+		exit 1; \
+	fi; \
+	echo "installing $${missing[*]}"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq; \
+	apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	for entry in $(1); do \
+		command -v "$${entry#*:}" >/dev/null || { echo "$${entry%%:*} brought no program $${entry#*:}" >&2; exit 1; }; \
+	done; \
+fi
+endef
+
+.PHONY: test check packages format lint docs supply run-tests bench soak deny fuzz
+
+# Budget on 2 cores from a clean clone: 11 minutes to build, 9 to run.
+# The test runner goes last, for its closing line is the summary of the whole.
+test: packages format lint docs supply run-tests
+
+check: test
+
+packages:
+	@$(call install,$(TEST_PACKAGES))
+
+format: packages
+	$(CARGO) fmt --all --check
+
+lint: format
+	$(CARGO) clippy --locked --profile $(PROFILE) --workspace --all-targets -- -D warnings
+
+docs: lint
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --profile $(PROFILE) --workspace --no-deps --document-private-items --quiet
+
+# Licences, bans and sources are also tests (proxy/tests/supply.rs); cargo-deny only adds to them.
+supply: docs
+	@if command -v cargo-deny >/dev/null; then \
+		$(CARGO) deny --offline check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: published faults of dependencies are not looked up (make deny)"; \
+	fi
+
+# cargo test counts each test binary for itself; the sum is added for it.
+run-tests: supply
+	@export PATH="$$PATH:/usr/sbin:/sbin"; \
+	if command -v cargo-nextest >/dev/null; then \
+		$(CARGO) test --locked --profile $(PROFILE) --workspace --doc --quiet; \
+		$(CARGO) nextest run --locked --cargo-profile $(PROFILE) --profile ci --workspace; \
+	else \
+		echo "cargo-nextest is not installed: using cargo test"; \
+		$(CARGO) test --locked --profile $(PROFILE) --workspace --no-fail-fast 2>&1 | tee /dev/stderr \
+			| awk '/^test result:/ { passed += $$4; failed += $$6 } END { print passed + 0 " passed, " failed + 0 " failed" }'; \
+	fi
+
+# Everything is measured in one run and written to docs/performance/.
+bench:
+	@$(call install,$(BENCH_PACKAGES))
+	$(CARGO) bench --locked --package holdfast
+	$(CARGO) run --locked --release --package bench -- click --mode power
+	$(CARGO) run --locked --release --package bench -- click --mode process
+	$(CARGO) run --locked --release --package bench -- start
+	$(CARGO) run --locked --release --package bench -- memory
+
+# The same tests with many more seeds and rounds; each reads HOLDFAST_SOAK as a factor.
+soak: packages
+	@export PATH="$$PATH:/usr/sbin:/sbin"; \
+	HOLDFAST_SOAK=$${HOLDFAST_SOAK:-20} $(CARGO) nextest run --locked --cargo-profile $(PROFILE) --profile soak --workspace
+
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check bans licenses sources
+	$(CARGO) deny check advisories
+
+# Needs a nightly toolchain and cargo-fuzz.
+fuzz:
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536; \
+	done

@@ -1,0 +1,149 @@
+//! One Holdfast in a scratch folder: initialised, filled with a campaign, started and stopped.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::campaign::{Campaign, NAMESPACE, PREFIX};
+use crate::failure::{Failure, Result};
+use crate::probe::wait_for_redirect;
+use crate::process::{Cores, Running, output};
+
+/// The journal's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// An answer waits until its record is synced: the default
+    Power,
+    /// An answer waits until its record is written
+    Process,
+}
+
+impl Mode {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Power => "power",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// Longer than any import or drain should take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A Holdfast with its folder; nothing runs until [`Edge::start`].
+pub(crate) struct Edge {
+    binary: PathBuf,
+    folder: PathBuf,
+    address: SocketAddr,
+}
+
+impl Edge {
+    /// Makes the folder, its database and configuration, and imports the campaign.
+    pub(crate) fn prepare(
+        binary: &Path,
+        folder: &Path,
+        campaign: &Campaign,
+        mode: Mode,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let edge = Self { binary: binary.to_owned(), folder: folder.to_owned(), address };
+        let path = folder.display();
+        fs::create_dir_all(folder).map_err(Failure::at(format!("cannot make {path}")))?;
+        output(Command::new(binary).arg("init").arg(folder), Cores::All)?;
+        let text = configuration(mode, address);
+        fs::write(edge.configuration(), text).map_err(Failure::at(format!("cannot write into {path}")))?;
+
+        let csv = folder.join("links.csv");
+        campaign.write_csv(&csv).map_err(Failure::at(format!("cannot write {}", csv.display())))?;
+        let mut import = Command::new(binary);
+        import.args(["links", "import"]).arg(&csv).arg("--config").arg(edge.configuration());
+        output(&mut import, Cores::All)?;
+        fs::remove_file(&csv).map_err(Failure::at(format!("cannot remove {}", csv.display())))?;
+        Ok(edge)
+    }
+
+    pub(crate) fn start(&self, cores: Cores) -> Result<Running> {
+        let mut command = Command::new(&self.binary);
+        command.arg("serve").arg("--config").arg(self.configuration());
+        let path = self.folder.join("edge.log");
+        let log = fs::File::create(&path).map_err(Failure::at(format!("cannot make {}", path.display())))?;
+        Running::start(command.stdout(Stdio::null()).stderr(log), cores)
+    }
+
+    /// Runs it once until its snapshot is on disk, then moves the database out of its way.
+    pub(crate) fn settle_and_take_database_away(&self, campaign: &Campaign) -> Result<()> {
+        let mut running = self.start(Cores::All)?;
+        for i in [0, campaign.links - 1] {
+            wait_for_redirect(&mut running, self.address, campaign, i, PATIENCE)?;
+        }
+        running.wait_until_quiet(PATIENCE)?;
+        running.stop(PATIENCE)?;
+        let move_away = || {
+            let away = self.folder.join("away");
+            fs::create_dir_all(&away)?;
+            for entry in fs::read_dir(&self.folder)? {
+                let entry = entry?;
+                if entry.file_name().as_encoded_bytes().starts_with(b"holdfast.db") {
+                    fs::rename(entry.path(), away.join(entry.file_name()))?;
+                }
+            }
+            Ok(())
+        };
+        move_away().map_err(Failure::at("cannot move the database away"))
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.join("holdfast.toml")
+    }
+}
+
+/// One data thread, the admin listener on the next port, everything else as it is by default.
+fn configuration(mode: Mode, address: SocketAddr) -> String {
+    let mode = mode.label();
+    let admin = SocketAddr::new(address.ip(), address.port() + 1);
+    format!(
+        "\
+edge = \"bench\"
+data = \"data\"
+
+[listen]
+http = [\"{address}\"]
+threads = 1
+
+[database]
+url = \"sqlite:holdfast.db\"
+
+[journal]
+mode = \"{mode}\"
+
+[admin]
+listen = \"{admin}\"
+
+[[site]]
+name = \"bench\"
+hosts = [\"127.0.0.1\"]
+namespace = \"{NAMESPACE}\"
+
+[[site.route]]
+path = \"{PREFIX}{{token}}\"
+kind = \"click\"
+"
+    )
+}
+
+/// The release binary at `given`, or the one of this workspace, built first.
+pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--locked", "--package", "holdfast"]).current_dir(&root);
+    output(&mut build, Cores::All)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("release/holdfast"))
+}

@@ -1,0 +1,67 @@
+//! Measures Holdfast beside the floor and its peers, in turn, in one run, on this machine.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "to measure is to read the clock")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its purpose")]
+
+mod campaign;
+mod click;
+mod edge;
+mod failure;
+mod floor;
+mod machine;
+mod memory;
+mod nginx;
+mod probe;
+mod process;
+mod report;
+mod start;
+mod wrk;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about)]
+struct Arguments {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Keep-alive clicks: CPU per request, throughput and latency
+    Click(click::Arguments),
+    /// From the start of the process to the first redirect, with the database moved away
+    Start(start::Arguments),
+    /// Memory per link
+    Memory(memory::Arguments),
+    /// Run the responder that does no work, to be measured by hand
+    #[command(hide = true)]
+    Floor {
+        /// Where to listen
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().scenario {
+        Scenario::Click(arguments) => click::run(&arguments),
+        Scenario::Start(arguments) => start::run(&arguments),
+        Scenario::Memory(arguments) => memory::run(&arguments),
+        Scenario::Floor { listen } => floor::serve(listen),
+    };
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    eprint!("bench: {failure}");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}

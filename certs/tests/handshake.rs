@@ -1,0 +1,306 @@
+//! Real handshakes in memory against a folder of files that changes, breaks and recovers.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is wrong")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use certs::{Config, Consequence, Fault, Problem, Report, Resolver, Store, UnixSeconds, watch};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, Error, RootCertStore};
+use rustls::{ServerConfig, ServerConnection};
+
+/// 2026-07-01, within the dates of every certificate here that is not wrong on purpose.
+const NOW: UnixSeconds = UnixSeconds(1_782_864_000);
+
+struct Issued {
+    chain: String,
+    key: String,
+    der: CertificateDer<'static>,
+}
+
+fn issue_until(names: &[&str], year: i32) -> Issued {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(year, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Issued { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
+}
+
+fn issue(names: &[&str]) -> Issued {
+    issue_until(names, 2090)
+}
+
+/// A folder with its store and resolver.
+struct Subject {
+    folder: tempfile::TempDir,
+    store: Store,
+    resolver: Resolver,
+}
+
+impl Subject {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, resolver) = watch(Config { folder: folder.path().to_owned() });
+        Self { folder, store, resolver }
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder.path().join(file), text).unwrap();
+    }
+
+    fn remove(&self, file: &str) {
+        fs::remove_file(self.folder.path().join(file)).unwrap();
+    }
+
+    fn reload(&mut self) -> Report {
+        self.store.reload(NOW)
+    }
+
+    /// Expects exactly one fault.
+    fn reload_faulty(&mut self) -> Fault {
+        let mut faults = self.reload().faults;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults.remove(0)
+    }
+
+    #[track_caller]
+    fn serves(&self, name: &str, expected: &Issued) {
+        assert_eq!(handshake(&self.resolver, name, expected), Ok(expected.der.clone()), "{name}");
+    }
+
+    #[track_caller]
+    fn refuses(&self, name: &str, client_trusts: &Issued) {
+        let alert = Error::AlertReceived(AlertDescription::AccessDenied);
+        assert_eq!(handshake(&self.resolver, name, client_trusts), Err(alert), "{name}");
+    }
+}
+
+/// What a client that trusts `trusted` is shown under `name`, or how its handshake ends.
+fn handshake(resolver: &Resolver, name: &str, trusted: &Issued) -> Result<CertificateDer<'static>, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der.clone()).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let server = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver.clone()));
+    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+
+    while client.is_handshaking() {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        // The server's own error is seen by the client as an alert.
+        let _ = server.process_new_packets();
+        wire.clear();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok(client.peer_certificates().expect("the handshake is done")[0].clone().into_owned())
+}
+
+#[test]
+fn names_come_from_the_certificates_and_keys_find_their_chains() {
+    let (shop, mail) = (issue(&["Click.Shop.example", "shop.example"]), issue(&["*.mail.example"]));
+    let mut subject = Subject::new();
+    subject.write("a.crt", &shop.chain);
+    subject.write("z.key", &shop.key);
+    subject.write("bundle", &format!("{}{}", mail.key, mail.chain));
+    subject.write(".hidden", "not PEM");
+    fs::create_dir(subject.folder.path().join("folder")).unwrap();
+
+    let report = subject.reload();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert_eq!((report.certificates, report.names), (2, 3));
+    subject.serves("click.shop.example", &shop);
+    subject.serves("shop.example", &shop);
+    subject.serves("CLICK.shop.example", &shop);
+    subject.serves("news.mail.example", &mail);
+}
+
+#[test]
+fn a_name_that_no_certificate_covers_gets_an_alert() {
+    let mail = issue(&["*.mail.example"]);
+    let mut subject = Subject::new();
+    subject.refuses("news.mail.example", &mail); // nothing is served before the first reload
+    subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
+    subject.reload();
+    for name in ["mail.example", "a.b.mail.example", "other.example", "127.0.0.1"] {
+        subject.refuses(name, &mail); // an address as name means no server name is sent
+    }
+}
+
+#[test]
+fn an_exact_name_goes_before_a_wildcard() {
+    let (all, one) = (issue(&["*.shop.example"]), issue(&["a.shop.example"]));
+    let mut subject = Subject::new();
+    subject.write("all.pem", &format!("{}{}", all.chain, all.key));
+    subject.write("one.pem", &format!("{}{}", one.chain, one.key));
+    subject.reload();
+    subject.serves("a.shop.example", &one);
+    subject.serves("b.shop.example", &all);
+}
+
+#[test]
+fn key_and_chain_replaced_one_after_the_other_change_in_one_step() {
+    let (old, new) = (issue(&["shop.example"]), issue(&["shop.example"]));
+    for key_first in [true, false] {
+        let mut subject = Subject::new();
+        subject.write("shop.crt", &old.chain);
+        subject.write("shop.key", &old.key);
+        subject.reload();
+        if key_first {
+            subject.write("shop.key", &new.key);
+        } else {
+            subject.write("shop.crt", &new.chain);
+        }
+
+        let fault = subject.reload_faulty();
+        assert!(matches!(fault.problem, Problem::NoKey), "{fault}");
+        assert_eq!(fault.consequence, Consequence::EarlierKept);
+        assert_eq!(fault.file.file_name(), Some("shop.crt".as_ref()));
+        subject.serves("shop.example", &old);
+
+        subject.write("shop.key", &new.key);
+        subject.write("shop.crt", &new.chain);
+        assert!(subject.reload().faults.is_empty());
+        subject.serves("shop.example", &new);
+    }
+}
+
+#[test]
+fn a_damaged_file_keeps_the_earlier_pair_and_is_named() {
+    let good = issue(&["shop.example"]);
+    let bundle = format!("{}{}", good.chain, good.key);
+    let half = &bundle[..bundle.len() / 3];
+    let long = format!("{bundle}{}", "#".repeat(1 << 20));
+    let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for damaged in ["", half, "# nothing", &long, not_der] {
+        let mut subject = Subject::new();
+        subject.write("shop.pem", &bundle);
+        subject.reload();
+        subject.write("shop.pem", damaged);
+        let fault = subject.reload_faulty();
+        assert_eq!(fault.consequence, Consequence::EarlierKept, "{fault}");
+        assert!(fault.to_string().contains("shop.pem: "), "{fault}");
+        subject.serves("shop.example", &good);
+    }
+}
+
+#[test]
+fn a_damaged_file_without_an_earlier_pair_leaves_the_others_alone() {
+    let good = issue(&["shop.example"]);
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &format!("{}{}", good.chain, good.key));
+    subject.write(
+        "encrypted.pem",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Encrypted), "{fault}");
+    assert_eq!(fault.consequence, Consequence::NotServed);
+    subject.serves("shop.example", &good);
+}
+
+#[test]
+fn a_removed_certificate_goes_but_an_emptied_folder_keeps_all() {
+    let (shop, mail) = (issue(&["shop.example"]), issue(&["mail.example"]));
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &format!("{}{}", shop.chain, shop.key));
+    subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
+    subject.reload();
+    subject.remove("mail.pem");
+    assert!(subject.reload().faults.is_empty());
+    subject.refuses("mail.example", &mail);
+
+    subject.remove("shop.pem");
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Emptied), "{fault}");
+    subject.serves("shop.example", &shop);
+
+    fs::remove_dir(subject.folder.path()).unwrap();
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Unreadable(_)), "{fault}");
+    assert_eq!(fault.consequence, Consequence::EarlierKept);
+    subject.serves("shop.example", &shop);
+}
+
+#[test]
+fn dates_decide_between_two_and_never_take_the_only_one_away() {
+    let (ended, ends_soon, ends_late) = (
+        issue_until(&["shop.example"], 2025),
+        issue_until(&["shop.example"], 2080),
+        issue(&["shop.example"]),
+    );
+    let bundle = |issued: &Issued| format!("{}{}", issued.chain, issued.key);
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &bundle(&ended));
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Dates { .. }), "{fault}");
+    assert_eq!(fault.consequence, Consequence::Served);
+
+    subject.write("shop.pem", &bundle(&ends_soon));
+    subject.write("a.pem", &bundle(&ends_late));
+    let report = subject.reload();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert_eq!(report.ends_first, Some(UnixSeconds(3_471_292_800)));
+    subject.serves("shop.example", &ends_late);
+
+    subject.remove("a.pem");
+    subject.reload();
+    subject.serves("shop.example", &ends_soon);
+    subject.write("shop.pem", &bundle(&ended)); // an old backup laid over a good file
+    let fault = subject.reload_faulty();
+    assert_eq!(fault.consequence, Consequence::EarlierKept);
+    subject.serves("shop.example", &ends_soon);
+}
+
+#[test]
+fn the_files_of_an_acme_client_are_read_as_they_lie() {
+    let key = KeyPair::generate().unwrap();
+    let mut issuer = CertificateParams::new(Vec::<String>::new()).unwrap();
+    issuer.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = KeyPair::generate().unwrap();
+    let ca = issuer.self_signed(&ca_key).unwrap();
+    let leaf = CertificateParams::new(vec!["shop.example".to_owned()])
+        .unwrap()
+        .signed_by(&key, &rcgen::Issuer::from_params(&issuer, &ca_key))
+        .unwrap();
+    let mut subject = Subject::new();
+    subject.write("cert.pem", &leaf.pem());
+    subject.write("chain.pem", &ca.pem());
+    subject.write("fullchain.pem", &format!("{}{}", leaf.pem(), ca.pem()));
+    subject.write("privkey.pem", &key.serialize_pem());
+
+    let report = subject.reload();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    let trusted = Issued { chain: ca.pem(), key: String::new(), der: ca.der().clone() };
+    assert_eq!(handshake(&subject.resolver, "shop.example", &trusted), Ok(leaf.der().clone()));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_dangling_ones_reported() {
+    let shop = issue(&["shop.example"]);
+    let mut subject = Subject::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("shop.pem");
+    fs::write(&target, format!("{}{}", shop.chain, shop.key)).unwrap();
+    let link = |target: &Path, name: &str| {
+        std::os::unix::fs::symlink(target, subject.folder.path().join(name)).unwrap();
+    };
+    link(&target, "shop.pem");
+    link(Path::new("/nowhere/at/all"), "gone.pem");
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Unreadable(_)), "{fault}");
+    subject.serves("shop.example", &shop);
+}

@@ -1,0 +1,456 @@
+//! Builds the parts in the order of their ranks, gives each its thread, and ends them in order.
+//!
+//! ```text
+//!  start: folder lock ▶ journal ▶ links from disk ▶ sockets ▶ threads ▶ ready
+//!  end:   not ready ▶ tell clients to go ▶ accept no more ▶ connections ▶ journal ▶ delivery ▶ links
+//! ```
+//!
+//! Invariants:
+//! - No other file spawns a thread, and each thread has a name and one job.
+//! - A thread that panics ends the process: the journal keeps what was promised, and nothing goes
+//!   on half-working. A panic in one request costs that request only.
+//! - Nothing that is promised depends on an orderly end.
+
+mod control;
+mod folder;
+mod sink;
+mod sites;
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::admin::status::{Reloads, SinkBoard, View};
+use crate::clock;
+use crate::config::{AdminAddress, Config};
+use crate::deliver::{Pump, Remembered, SqliteSink};
+use crate::event::UnixMillis;
+use crate::follow;
+use crate::front::gate::Gate;
+use crate::front::sockets::{self, SocketError, TakenOver};
+use crate::front::{self, Phase, Shared};
+use crate::journal::{self, Journal, JournalId, disk::FileDisk};
+use crate::links::Links;
+use crate::links::namespaces::Namespaces;
+use crate::metrics::Plane;
+use crate::policy::Monitor;
+use crate::record::Recorder;
+use crate::record::budget::{Budget, Rate};
+use crate::resolve::look_ups::LookUps;
+use crate::vitals::Vitals;
+use folder::{DataFolder, FolderError};
+
+/// Where a configuration came from, to read it again.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The file.
+    pub file: PathBuf,
+    /// The environment at the start.
+    pub environment: Vec<(String, String)>,
+}
+
+/// How an edge is started.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Where the configuration came from.
+    pub origin: Origin,
+    /// Whether to take over from an edge that runs on the same folder.
+    pub takeover: bool,
+}
+
+/// Why an edge cannot run.
+#[derive(Debug)]
+pub enum RunError {
+    /// Another edge runs on the data folder, or it cannot be used.
+    Folder(FolderError),
+    /// The journal cannot be opened.
+    Journal(journal::OpenError),
+    /// The folder of links cannot be used.
+    Links(follow::StartError),
+    /// No socket to listen on; the setting is named.
+    Socket(&'static str, SocketError),
+    /// A namespace of the configuration cannot be numbered.
+    Namespace(String, crate::links::namespaces::Fault),
+    /// The operating system refuses something else.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(error) => error.fmt(f),
+            Self::Journal(_) => f.write_str("the journal cannot be opened"),
+            Self::Links(error) => error.fmt(f),
+            Self::Socket(setting, error) => write!(f, "{setting}: {error}"),
+            Self::Namespace(site, _) => write!(f, "the namespace of site {site} cannot be used"),
+            Self::System(what, _) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for RunError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Folder(error) => error.source(),
+            Self::Journal(error) => Some(error),
+            Self::Links(error) => error.source(),
+            Self::Socket(_, error) => error.source(),
+            Self::Namespace(_, fault) => Some(fault),
+            Self::System(_, error) => Some(error),
+        }
+    }
+}
+
+/// Runs an edge until it is told to end; `ready` is called once it accepts connections.
+///
+/// # Blocking
+/// The whole life of the edge.
+///
+/// # Errors
+/// [`RunError`] when it cannot start.
+pub fn run(config: Config, start: Start, ready: impl FnOnce(&Addresses)) -> Result<(), RunError> {
+    let started_at = clock::now();
+    raise_descriptor_limit();
+    let (folder, taken_over) = DataFolder::open(&config.data, start.takeover).map_err(RunError::Folder)?;
+    let edge = Edge::build(&config, folder, taken_over, started_at)?;
+    control::run(edge, config, start.origin, ready)
+}
+
+/// Where a running edge listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The public listeners.
+    pub http: Vec<std::net::SocketAddr>,
+    /// The admin listener.
+    pub admin: String,
+}
+
+/// The built parts and their threads.
+struct Edge {
+    folder: DataFolder,
+    view: Arc<View>,
+    shared: Arc<Shared>,
+    journal: Journal,
+    namespaces: Namespaces,
+    follow_config: Arc<ArcSwap<follow::Config>>,
+    follow_events: std::sync::mpsc::SyncSender<follow::Event>,
+    sink_orders: Arc<sink::Orders>,
+    phase: watch::Sender<Phase>,
+    sites: sites::Shares,
+    /// Kept to be handed over; the data threads accept from duplicates.
+    listeners: Vec<TcpListener>,
+    admin: AdminListener,
+    threads: Threads,
+    taken_over: Option<TakenOver>,
+}
+
+/// The admin listener before the control thread's runtime takes it.
+enum AdminListener {
+    Tcp(TcpListener),
+    Unix(PathBuf),
+}
+
+/// The threads by when they end.
+#[derive(Default)]
+struct Threads {
+    data: Vec<JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
+    sink: Option<JoinHandle<()>>,
+    follower: Option<JoinHandle<()>>,
+    mill_stop: Arc<AtomicBool>,
+    mill: Option<JoinHandle<()>>,
+}
+
+impl Edge {
+    fn build(
+        config: &Config,
+        folder: DataFolder,
+        mut taken_over: Option<TakenOver>,
+        now: UnixMillis,
+    ) -> Result<Self, RunError> {
+        let cores = match config.listen.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        };
+        let plane = Arc::new(Plane::new(cores));
+        let disk = Arc::new(FileDisk);
+        let id = JournalId::from_bytes(random());
+        let opened = journal::open(config.journal.store.clone(), disk, id, &config.edge, now).map_err(RunError::Journal)?;
+        let journal = opened.journal;
+        journal.declare_sinks(&[sink::NAME.to_owned()]);
+
+        let namespaces = Namespaces::default();
+        let links = Arc::new(ArcSwap::from_pointee(Links::empty(seed())));
+        let monitor = Monitor::new(config.database.health.clone(), seed());
+        let vitals = Vitals::new(monitor, config.windows.clone(), config.data.join("windows.json"), now);
+        let (look_ups, look_up_queue) = LookUps::new(config.links.look_ups, seed());
+        let follow_config = config.links.follow.clone();
+        let started = follow::start(
+            follow_config.clone(),
+            Arc::clone(&links),
+            namespaces.clone(),
+            Arc::clone(&look_ups),
+            Arc::clone(&vitals),
+            seed,
+        )
+        .map_err(RunError::Links)?;
+        let follow_config = Arc::new(ArcSwap::from_pointee(follow_config));
+
+        let mut shares = sites::Shares::default();
+        let sites = sites::build(config, &namespaces, &plane, &mut shares)?;
+        let shared = Arc::new(Shared {
+            sites: ArcSwap::from_pointee(sites),
+            links,
+            vitals: Arc::clone(&vitals),
+            look_ups: Arc::clone(&look_ups),
+            unknown_per_source: Budget::new(Rate::per_minute(config.record.unknown_per_source)),
+            unknown_per_site: Budget::new(Rate::per_minute(config.record.unknown_per_site)),
+            misses_per_source: Budget::new(Rate::per_second(config.limits.misses_per_source)),
+            gate: Gate::new(connections_max(config), config.limits.connections_per_source),
+            plane,
+            limits: ArcSwap::from_pointee(limits(config)),
+        });
+
+        let (listeners, admin) = listen(config, cores, taken_over.as_mut())?;
+        let (phase, phases) = watch::channel(Phase::Open);
+        let mut threads = Threads::default();
+        let system = |error| RunError::System("a thread cannot be started", error);
+
+        let committer = opened.committer;
+        threads.committer = Some(spawn("committer", move || committer.run()).map_err(system)?);
+        let duplicates: Vec<TcpListener> = listeners
+            .iter()
+            .map(TcpListener::try_clone)
+            .collect::<io::Result<_>>()
+            .map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
+        let spread = sockets::spread(duplicates, cores).map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
+        for (index, own) in spread.into_iter().enumerate() {
+            let (shared, journal, phases) = (Arc::clone(&shared), journal.clone(), phases.clone());
+            let recorder = config.journal.recorder;
+            let thread = spawn(&format!("data-{index}"), move || {
+                if let Err(error) = front::run(index, own, shared, || Recorder::new(&journal, recorder), phases) {
+                    panic!("data thread {index} cannot run: {error}");
+                }
+            });
+            threads.data.push(thread.map_err(system)?);
+        }
+        let (follower, queue) = (started.follower, started.queue);
+        threads.follower = Some(spawn("follow", move || follower.run(&queue)).map_err(system)?);
+        let mill = started.mill;
+        spawn("mill", move || {
+            low_priority();
+            mill.run();
+        })
+        .map_err(system)?;
+        let journal_mill = opened.mill;
+        let stop = Arc::clone(&threads.mill_stop);
+        threads.mill = Some(spawn("journal-mill", move || sink::tend(journal_mill, &stop)).map_err(system)?);
+        let follow_events = started.events;
+        {
+            let (vitals, config, events) = (Arc::clone(&vitals), Arc::clone(&follow_config), follow_events.clone());
+            let namespaces = namespaces.clone();
+            spawn("look-up", move || {
+                follow::serve_look_ups(&look_up_queue, &look_ups, &namespaces, &vitals, &config, &events);
+            })
+            .map_err(system)?;
+        }
+        let (board, orders, sink_thread) = start_sink(config, &journal, &vitals)?;
+        threads.sink = Some(sink_thread);
+
+        let view = Arc::new(View {
+            edge: config.edge.clone(),
+            started_at: now,
+            shared: Arc::clone(&shared),
+            journal: journal.clone(),
+            links: started.board,
+            namespaces: namespaces.clone(),
+            sinks: vec![board],
+            reloads: Reloads { applied_at_ms: AtomicU64::new(now.0), ..Reloads::default() },
+            draining: AtomicBool::new(false),
+        });
+        Ok(Self {
+            folder,
+            view,
+            shared,
+            journal,
+            namespaces,
+            follow_config,
+            follow_events,
+            sink_orders: orders,
+            phase,
+            sites: shares,
+            listeners,
+            admin,
+            threads,
+            taken_over,
+        })
+    }
+}
+
+type StartedSink = (Arc<SinkBoard>, Arc<sink::Orders>, JoinHandle<()>);
+
+fn start_sink(config: &Config, journal: &Journal, vitals: &Arc<Vitals>) -> Result<StartedSink, RunError> {
+    let file = config.data.join("deliver.json");
+    let (remembered, damaged) =
+        Remembered::open(file).map_err(|error| RunError::System("deliver.json cannot be read", error))?;
+    if let Some(aside) = damaged {
+        tracing::error!(file = %aside.display(), "deliver.json is damaged and was set aside; a lost cursor would not be noticed");
+    }
+    let database = SqliteSink::new(config.database.path.clone(), config.database.timeout, config.database.migrate);
+    let pump = Pump::new(config.deliver.pump.clone(), journal.clone(), database, remembered, seed());
+    let board = Arc::new(SinkBoard { name: sink::NAME, stats: pump.stats(), status: Mutex::new(None) });
+    let orders = Arc::new(sink::Orders::new(config.deliver.every));
+    let thread = {
+        let (vitals, board, orders) = (Arc::clone(vitals), Arc::clone(&board), Arc::clone(&orders));
+        spawn("sink-sqlite", move || sink::run(pump, &vitals, &board, &orders))
+            .map_err(|error| RunError::System("a thread cannot be started", error))?
+    };
+    Ok((board, orders, thread))
+}
+
+fn limits(config: &Config) -> front::Limits {
+    front::Limits {
+        header_bytes_max: config.limits.header_bytes_max,
+        idle_timeout: config.limits.idle_timeout,
+        write_timeout: config.limits.write_timeout,
+        connection_age_max: config.limits.connection_age_max,
+        retry_after: config.limits.retry_after,
+        address: config.address,
+        record_url: config.record.url,
+    }
+}
+
+fn listen(
+    config: &Config,
+    threads: usize,
+    taken_over: Option<&mut TakenOver>,
+) -> Result<(Vec<TcpListener>, AdminListener), RunError> {
+    const HTTP: &str = "listen.http";
+    let mut inherited = match taken_over {
+        Some(taken) => std::mem::take(&mut taken.listeners),
+        None => sockets::from_systemd(&config.listen.http).map_err(|error| RunError::Socket(HTTP, error))?,
+    };
+    let admin = match &config.admin.listen {
+        AdminAddress::Unix(path) => AdminListener::Unix(path.clone()),
+        AdminAddress::Tcp(address) => {
+            let handed = inherited.iter().position(|listener| {
+                listener.local_addr().is_ok_and(|local| is_for(*address, local))
+                    && !config.listen.http.iter().any(|http| is_for(*http, listener.local_addr().unwrap_or(*http)) && http.port() != 0)
+            });
+            match (handed, inherited.is_empty()) {
+                // The running edge hands its admin listener over last.
+                (_, false) if address.port() == 0 && inherited.len() > 1 => {
+                    AdminListener::Tcp(inherited.pop().expect("there is more than one"))
+                }
+                (Some(place), false) if address.port() != 0 => AdminListener::Tcp(inherited.remove(place)),
+                _ => {
+                    let mut bound = sockets::bind(*address, 1, 128).map_err(|error| RunError::Socket("admin.listen", error))?;
+                    AdminListener::Tcp(bound.pop().expect("one was bound"))
+                }
+            }
+        }
+    };
+    if inherited.is_empty() {
+        for address in &config.listen.http {
+            let bound = sockets::bind(*address, threads, config.listen.backlog);
+            inherited.extend(bound.map_err(|error| RunError::Socket(HTTP, error))?);
+        }
+    }
+    Ok((inherited, admin))
+}
+
+/// Whether a socket bound to `local` is one for `address`, whose port may have been free to choose.
+fn is_for(address: std::net::SocketAddr, local: std::net::SocketAddr) -> bool {
+    address == local || (address.port() == 0 && address.ip() == local.ip())
+}
+
+/// What is handed over: the public listeners, the admin listener last.
+fn all_listeners<'a>(listeners: &'a [TcpListener], admin: Option<&'a TcpListener>) -> Vec<std::os::fd::BorrowedFd<'a>> {
+    listeners.iter().chain(admin).map(|listener| listener.as_fd()).collect()
+}
+
+fn connections_max(config: &Config) -> usize {
+    config.limits.connections_max.unwrap_or_else(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
+        // The other half is the journal's, the database's, the admin listener's and the drain's.
+        usize::try_from(limit / 2).unwrap_or(usize::MAX)
+    })
+}
+
+/// Raises the soft limit of descriptors to the hard one, as servers do.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Gives the calling thread a low priority: what it does can wait for clicks.
+fn low_priority() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+}
+
+/// A thread whose panic ends the process.
+#[expect(clippy::disallowed_methods, reason = "threads are spawned here and nowhere else")]
+fn spawn(name: &str, life: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let named = name.to_owned();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).is_err() {
+            tracing::error!(thread = named, "a thread panicked; the process ends, what was promised is in the journal");
+            std::process::abort();
+        }
+    })
+}
+
+/// Waits for a thread for at most `wait`; whether it ended.
+fn join_within(thread: JoinHandle<()>, wait: Duration) -> bool {
+    const STEP: Duration = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    while !thread.is_finished() {
+        if waited >= wait {
+            return false;
+        }
+        std::thread::sleep(STEP);
+        waited += STEP;
+    }
+    thread.join().is_ok()
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
+    bytes
+}
+
+fn seed() -> u64 {
+    u64::from_le_bytes(random())
+}
+
+/// A copy of a mutex' content, whatever happened to its last holder.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where the socket is by which a running edge hands its listeners over.
+fn hand_over_socket(data: &Path) -> PathBuf {
+    data.join(sockets::HAND_OVER_SOCKET)
+}
+
+/// Locks a data folder that no edge may run on meanwhile; the lock ends with the value.
+///
+/// # Errors
+/// When an edge runs on it.
+pub fn lock(data: &Path) -> Result<impl Sized + use<>, RunError> {
+    DataFolder::open(data, false).map(|(folder, _)| folder).map_err(RunError::Folder)
+}

@@ -1,0 +1,450 @@
+//! The control thread: signals, the admin listener, windows and health, reload, hand-over, the end.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{Addresses, AdminListener, Edge, Origin, RunError, all_listeners, hand_over_socket, join_within, limits, sites};
+use crate::admin::{self, Adopt, Command, Guard, Reply};
+use crate::clock::{self, Expiry};
+use crate::config::{self, AdminAddress, Config};
+use crate::deliver::AdoptFrom;
+use crate::follow;
+use crate::front::{Phase, sockets};
+use crate::journal::Sequence;
+use crate::policy::Part;
+
+/// How often health, windows and shares are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Of these ticks, every how many the sites' shares of the journal are measured.
+const TICKS_PER_MEASURE: u32 = 20;
+/// How long a new program may take to become ready after it got the sockets.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(120);
+/// How long the journal and the follower may take to end.
+const PART_WAIT: Duration = Duration::from_secs(10);
+
+/// What the control thread waits for.
+enum Event {
+    Command(Command, oneshot::Sender<Reply>),
+    End(&'static str),
+    HandOver(HandOver),
+    Reload,
+    Tick,
+}
+
+/// Where another program's take-over stands.
+enum HandOver {
+    /// It asked; everything that only one process may write must rest.
+    Asked(StdUnixStream),
+    /// It accepts connections now.
+    Done,
+    /// It went away before it did.
+    Failed,
+}
+
+struct Control {
+    edge: Edge,
+    config: Config,
+    origin: Origin,
+    admin_handed: Option<std::net::TcpListener>,
+    hand_overs: mpsc::Sender<HandOver>,
+    ticks: u32,
+}
+
+/// Runs the edge until its end.
+pub(super) fn run(edge: Edge, config: Config, origin: Origin, ready: impl FnOnce(&Addresses)) -> Result<(), RunError> {
+    let system = |what| move |error| RunError::System(what, error);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("the control thread's runtime cannot start"))?;
+    runtime.block_on(control(edge, config, origin, ready))
+}
+
+async fn control(
+    mut edge: Edge,
+    config: Config,
+    origin: Origin,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), RunError> {
+    let system = |what| move |error| RunError::System(what, error);
+    let mut signals = Signals::new().map_err(system("signals cannot be received"))?;
+    let (commands, mut orders) = mpsc::channel(16);
+    let (hand_overs, mut handed) = mpsc::channel(4);
+
+    let (listener, admin_handed, admin_address) = admin_listener(&edge.admin).map_err(system("admin.listen cannot be used"))?;
+    let guard = Guard {
+        local: match &config.admin.listen {
+            AdminAddress::Tcp(address) => address.ip().is_loopback(),
+            AdminAddress::Unix(_) => true,
+        },
+        token: config.admin.token.as_ref().map(|token| token.expose().to_owned()),
+    };
+    let admin = tokio::spawn(admin::serve(listener, Arc::new(guard), Arc::clone(&edge.view), commands));
+    let hand_over_path = hand_over_socket(&edge.folder.path);
+    let hand_over = tokio::spawn(watch_for_take_over(hand_over_path.clone(), hand_overs.clone()));
+
+    let addresses = Addresses {
+        http: edge.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
+        admin: admin_address,
+    };
+    for address in &addresses.http {
+        tracing::info!(role = "http", %address, "listening");
+    }
+    tracing::info!(role = "admin", address = addresses.admin, "listening");
+    if let Some(old) = edge.taken_over.take() {
+        if let Err(error) = old.ready() {
+            tracing::warn!(%error, "the program before us could not be told to end");
+        }
+    }
+    notify(&[NotifyState::Ready]);
+    ready(&addresses);
+
+    let mut control = Control { edge, config, origin, admin_handed, hand_overs, ticks: 0 };
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let replaced = loop {
+        let event = tokio::select! {
+            biased;
+            event = signals.next() => event,
+            Some(hand_over) = handed.recv() => Event::HandOver(hand_over),
+            Some((command, reply)) = orders.recv() => Event::Command(command, reply),
+            _ = tick.tick() => Event::Tick,
+        };
+        match event {
+            Event::Command(command, reply) => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(control.carry_out(command));
+            }
+            Event::End(signal) => {
+                tracing::info!(signal, "ending");
+                break false;
+            }
+            Event::HandOver(HandOver::Done) => {
+                tracing::info!("another program has taken over; ending");
+                break true;
+            }
+            Event::HandOver(hand_over) => control.hand_over(hand_over),
+            Event::Reload => {
+                let _ = control.reload();
+            }
+            Event::Tick => control.tick(),
+        }
+    };
+    hand_over.abort();
+    control.end(replaced, admin, &hand_over_path).await;
+    Ok(())
+}
+
+impl Control {
+    fn tick(&mut self) {
+        let now = clock::now();
+        let behind = now < self.edge.shared.links.load().table().made_at();
+        let expiry = if behind { Expiry::Ignored } else { Expiry::Counts };
+        self.edge.shared.vitals.tick(now, expiry);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_PER_MEASURE) {
+            let share = self.config.journal.site_share.of(self.config.journal.store.bytes_max);
+            self.edge.sites.measure(&self.edge.journal, share);
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) -> Reply {
+        let now = clock::now();
+        match command {
+            Command::Reload => self.reload(),
+            Command::BeginWindow { of, until, reason } => {
+                let part = part(&of)?;
+                let active = self.edge.shared.vitals.begin(part, until, &reason, now).map_err(|error| chain(&error))?;
+                Ok(json!({ "of": of, "until_ms": active.until.0, "reason": active.reason.as_ref() }))
+            }
+            Command::EndWindow { of } => {
+                let part = part(&of)?;
+                self.edge.shared.vitals.end(part, now).map_err(|error| chain(&error))?;
+                Ok(json!({ "of": of, "ended": true }))
+            }
+            Command::AcceptLoad => {
+                let (reply, answer) = sync_channel(1);
+                self.edge
+                    .follow_events
+                    .try_send(follow::Event::Accept(reply))
+                    .map_err(|_| "the follower is busy; try again".to_owned())?;
+                match answer.recv_timeout(Duration::from_secs(10)) {
+                    Ok(Ok(held)) => Ok(json!({ "accepted": { "newly_absent": held.newly_absent, "forgotten": held.forgotten } })),
+                    Ok(Err(follow::NothingHeld)) => Err("no load is held back".to_owned()),
+                    Err(_) => Err("the follower gave no answer; look at `holdfast status`".to_owned()),
+                }
+            }
+            Command::Adopt(adopt) => self.adopt(&adopt),
+        }
+    }
+
+    fn adopt(&self, adopt: &Adopt) -> Reply {
+        let from = match adopt.from.as_str() {
+            "oldest" => AdoptFrom::Oldest,
+            "now" => AdoptFrom::Now,
+            number => match number.parse() {
+                Ok(sequence) => AdoptFrom::Sequence(Sequence(sequence)),
+                Err(_) => return Err(format!("from is \"{number}\"; allowed: oldest, now, or a sequence")),
+            },
+        };
+        let journal = match &adopt.journal {
+            None => None,
+            Some(id) => Some(id.parse().map_err(|_| format!("\"{id}\" is no journal id"))?),
+        };
+        let adopted = self.edge.sink_orders.adopt(from, journal)?;
+        let adopted: Vec<_> =
+            adopted.iter().map(|(id, after)| json!({ "journal": id.to_string(), "after": after.0 })).collect();
+        Ok(json!({ "adopted": adopted }))
+    }
+
+    /// Applies a new configuration whole, or keeps the old one and says why.
+    fn reload(&mut self) -> Reply {
+        let started = [NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"))];
+        notify(&started);
+        let outcome = config::reload(&self.origin.file, &self.origin.environment, &self.config)
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            .and_then(|config| self.apply(config));
+        let reloads = &self.edge.view.reloads;
+        notify(&[NotifyState::Ready]);
+        match outcome {
+            Ok(()) => {
+                reloads.applied.fetch_add(1, Relaxed);
+                reloads.applied_at_ms.store(clock::now().0, Relaxed);
+                reloads.last_refused.store(false, Relaxed);
+                tracing::info!("the new configuration is in effect");
+                Ok(json!({ "reloaded": true }))
+            }
+            Err(why) => {
+                reloads.refused.fetch_add(1, Relaxed);
+                reloads.last_refused.store(true, Relaxed);
+                tracing::error!(faults = why, "the new configuration is refused; the old configuration goes on");
+                Err(format!("the new configuration is refused, the old one goes on:\n{why}"))
+            }
+        }
+    }
+
+    fn apply(&mut self, config: Config) -> Result<(), String> {
+        let shared = &self.edge.shared;
+        let sites = sites::build(&config, &self.edge.namespaces, &shared.plane, &mut self.edge.sites)
+            .map_err(|error| chain(&error))?;
+        let follow = config.links.follow.clone();
+        self.edge
+            .follow_events
+            .try_send(follow::Event::Configure(Box::new(follow.clone())))
+            .map_err(|_| "the follower is busy; try again".to_owned())?;
+        self.edge.follow_config.store(Arc::new(follow));
+        shared.vitals.reload(config.windows.clone());
+        shared.limits.store(Arc::new(limits(&config)));
+        shared.sites.store(Arc::new(sites));
+        self.edge.sink_orders.every(config.deliver.every);
+        self.config = config;
+        Ok(())
+    }
+
+    fn hand_over(&mut self, step: HandOver) {
+        match step {
+            HandOver::Asked(stream) => {
+                let (reply, rested) = sync_channel(1);
+                let paused = self.edge.follow_events.send(follow::Event::Pause(reply)).is_ok()
+                    && rested.recv_timeout(PART_WAIT).is_ok();
+                self.edge.sink_orders.pause(true);
+                self.edge.folder.unlock();
+                let listeners = all_listeners(&self.edge.listeners, self.admin_handed.as_ref());
+                match sockets::send(&stream, &listeners) {
+                    Ok(()) if paused => {
+                        tracing::info!("another program takes over: it has the listeners");
+                        let hand_overs = self.hand_overs.clone();
+                        tokio::task::spawn_blocking(move || {
+                            let mut stream = stream;
+                            let step = match sockets::confirmed(&mut stream, HAND_OVER_WAIT) {
+                                Ok(true) => HandOver::Done,
+                                Ok(false) | Err(_) => HandOver::Failed,
+                            };
+                            // The control thread may be ending for another reason.
+                            let _ = hand_overs.blocking_send(step);
+                        });
+                    }
+                    _ => self.hand_over(HandOver::Failed),
+                }
+            }
+            HandOver::Failed => {
+                tracing::error!("the other program did not take over; this one goes on");
+                match self.edge.folder.lock() {
+                    Ok(true) => {
+                        self.edge.sink_orders.pause(false);
+                        let _ = self.edge.follow_events.try_send(follow::Event::Resume);
+                    }
+                    Ok(false) | Err(_) => {
+                        tracing::error!("the data folder is locked by another process; links stay as they are");
+                    }
+                }
+            }
+            HandOver::Done => {}
+        }
+    }
+
+    /// Two phases, then the parts in order, then a hard end.
+    async fn end(self, replaced: bool, admin: tokio::task::JoinHandle<()>, hand_over_path: &std::path::Path) {
+        let Self { edge, config, admin_handed, .. } = self;
+        notify(&[NotifyState::Stopping]);
+        edge.view.draining.store(true, Relaxed);
+        let begun = Instant::now();
+        if replaced {
+            // The other program answers on these sockets now.
+            admin.abort();
+            drop(admin_handed);
+        } else if edge.folder.is_locked() {
+            let _ = std::fs::remove_file(hand_over_path);
+        }
+        edge.phase.send_replace(if replaced { Phase::HandedOver } else { Phase::Closing });
+        let patience = config.listen.drain_min;
+        while begun.elapsed() < patience && (!replaced || edge.shared.plane.connections() > 0) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        edge.phase.send_replace(Phase::Ending);
+        drop(edge.listeners);
+        let rest = config.listen.drain_max.saturating_sub(begun.elapsed());
+        // Nothing else runs on the control thread any more but the admin listener, which a look at
+        // an ending edge can wait for.
+        if !edge.threads.end(rest, &edge.journal, &edge.sink_orders, &edge.follow_events) {
+            tracing::warn!("some connections or parts did not end in time; what was promised is in the journal");
+        }
+        tracing::info!("ended");
+    }
+}
+
+fn part(of: &str) -> Result<Part, String> {
+    match of {
+        "database" => Ok(Part::Database),
+        other => Err(format!("\"{other}\" has no windows; allowed: database")),
+    }
+}
+
+async fn watch_for_take_over(path: PathBuf, hand_overs: mpsc::Sender<HandOver>) {
+    // A file of an edge that was killed is in the way; the folder's lock says that it is not running.
+    let _ = std::fs::remove_file(&path);
+    let listener = match UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "nobody can take over from this edge");
+            return;
+        }
+    };
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let asked = stream.into_std().and_then(|stream| {
+            stream.set_nonblocking(false)?;
+            Ok(stream)
+        });
+        let Ok(mut stream) = asked else { continue };
+        let answer = tokio::task::spawn_blocking(move || Ok::<_, io::Error>((sockets::asked(&mut stream)?, stream))).await;
+        if let Ok(Ok((true, stream))) = answer {
+            if hand_overs.send(HandOver::Asked(stream)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn admin_listener(admin: &AdminListener) -> io::Result<(admin::Listener, Option<std::net::TcpListener>, String)> {
+    match admin {
+        AdminListener::Tcp(listener) => {
+            let address = listener.local_addr()?.to_string();
+            let kept = listener.try_clone()?;
+            let own = listener.try_clone()?;
+            own.set_nonblocking(true)?;
+            Ok((admin::Listener::Tcp(tokio::net::TcpListener::from_std(own)?), Some(kept), address))
+        }
+        AdminListener::Unix(path) => {
+            let _ = std::fs::remove_file(path);
+            Ok((admin::Listener::Unix(UnixListener::bind(path)?), None, format!("unix:{}", path.display())))
+        }
+    }
+}
+
+struct Signals {
+    hang_up: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.hang_up.recv() => Event::Reload,
+            _ = self.interrupt.recv() => Event::End("SIGINT"),
+            _ = self.terminate.recv() => Event::End("SIGTERM"),
+        }
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+/// An error with all its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl super::Threads {
+    /// Ends the threads in order; false when one did not end in time.
+    fn end(
+        self,
+        rest: Duration,
+        journal: &crate::journal::Journal,
+        sink: &super::sink::Orders,
+        follow: &std::sync::mpsc::SyncSender<follow::Event>,
+    ) -> bool {
+        let mut ended = true;
+        let mut left = rest;
+        for thread in self.data {
+            let begun = std::time::Instant::now();
+            ended &= join_within(thread, left);
+            left = left.saturating_sub(begun.elapsed());
+        }
+        journal.stop();
+        ended &= self.committer.is_none_or(|thread| join_within(thread, PART_WAIT));
+        sink.stop();
+        ended &= self.sink.is_none_or(|thread| join_within(thread, PART_WAIT));
+        self.mill_stop.store(true, Relaxed);
+        ended &= self.mill.is_none_or(|thread| join_within(thread, PART_WAIT));
+        // A follower that is gone needs no telling.
+        let _ = follow.try_send(follow::Event::Stop);
+        ended & self.follower.is_none_or(|thread| join_within(thread, PART_WAIT))
+    }
+}

@@ -1,0 +1,172 @@
+//! The threads behind the data plane: the pump's loop, and the journal's slow work.
+
+#![expect(clippy::disallowed_methods, reason = "a shell file: its loops wait in real time")]
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{locked, low_priority};
+use crate::admin::status::SinkBoard;
+use crate::clock;
+use crate::deliver::{AdoptError, AdoptFrom, Alarm, Pump, Sink, Source, Step};
+use crate::event::UnixMillis;
+use crate::journal::{JournalId, Mill, Sequence};
+use crate::policy::Signal;
+use crate::vitals::{Holding, Vitals};
+
+/// The sink's name in metrics, logs and the journal's bookkeeping.
+pub(super) const NAME: &str = "sqlite";
+/// How often the journal's slow work is looked at.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How long the end of an edge waits for the last hits to be delivered; the rest is pending.
+const LAST_DELIVERY: Duration = Duration::from_secs(2);
+
+/// What the pump is asked for.
+type Adoption = (AdoptFrom, Option<JournalId>, SyncSender<Result<Vec<(JournalId, Sequence)>, AdoptError>>);
+
+/// The line to the sink's thread.
+pub(super) struct Orders {
+    stop: AtomicBool,
+    paused: AtomicBool,
+    every: Mutex<Duration>,
+    adoptions: SyncSender<Adoption>,
+    queue: Mutex<Option<Receiver<Adoption>>>,
+}
+
+impl Orders {
+    pub(super) fn new(every: Duration) -> Self {
+        let (adoptions, queue) = sync_channel(4);
+        Self {
+            stop: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            every: Mutex::new(every),
+            adoptions,
+            queue: Mutex::new(Some(queue)),
+        }
+    }
+
+    /// Ends the thread after a last, short delivery.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
+    /// Lets the database go, because another process delivers from now on, or takes it up again.
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Relaxed);
+    }
+
+    pub(super) fn every(&self, every: Duration) {
+        *locked(&self.every) = every;
+    }
+
+    /// Tells the pump where to go on; blocks for at most ten seconds.
+    pub(super) fn adopt(&self, from: AdoptFrom, journal: Option<JournalId>) -> Result<Vec<(JournalId, Sequence)>, String> {
+        let (reply, answer) = sync_channel(1);
+        self.adoptions.try_send((from, journal, reply)).map_err(|_| "the pump is busy; try again".to_owned())?;
+        match answer.recv_timeout(Duration::from_secs(10)) {
+            Ok(done) => done.map_err(|error| error.to_string()),
+            Err(_) => Err("the pump gave no answer; look at `holdfast status`".to_owned()),
+        }
+    }
+}
+
+/// The sink's thread: one step after the other, until it is told to stop.
+pub(super) fn run<R: Source, S: Sink>(
+    mut pump: Pump<R, S>,
+    vitals: &Arc<Vitals>,
+    board: &SinkBoard,
+    orders: &Orders,
+) {
+    let Some(queue) = locked(&orders.queue).take() else { return };
+    let mut holding: Option<Holding> = None;
+    let mut stop_at: Option<Instant> = None;
+    loop {
+        let allowed = vitals.database_is_up() && !orders.paused.load(Relaxed);
+        if allowed && holding.is_none() {
+            holding = Some(vitals.hold());
+        }
+        let now = clock::now();
+        let step = pump.step(now, allowed);
+        if matches!(step, Step::Released) {
+            holding = None;
+        }
+        pump.take_alarms().iter().for_each(tell);
+        *locked(&board.status) = Some(pump.status(now));
+        let wait = wait_after(&step, vitals, now, *locked(&orders.every));
+        if orders.stop.load(Relaxed) {
+            let until = *stop_at.get_or_insert_with(|| Instant::now() + LAST_DELIVERY);
+            let more = matches!(&step, Step::Delivered(_) | Step::Paced { .. });
+            if !more || Instant::now() >= until {
+                return;
+            }
+        }
+        match queue.recv_timeout(wait) {
+            Ok((from, journal, reply)) => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(pump.adopt(from, journal));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// How long to rest; what failed is logged here, once, and told to the monitor.
+fn wait_after(step: &Step, vitals: &Vitals, now: UnixMillis, every: Duration) -> Duration {
+    match step {
+        Step::Delivered(delivered) if delivered.more => Duration::ZERO,
+        Step::Delivered(_) | Step::Idle => every,
+        Step::Paced { wait } => *wait,
+        Step::Released => every.min(Duration::from_millis(100)),
+        Step::Standing { .. } => every.max(Duration::from_millis(200)),
+        Step::Failed { error, retry_after } => {
+            tracing::warn!(error = %super::control::chain(error), retry_after_ms = retry_after.as_millis(), "delivery failed and is tried again");
+            vitals.observe(Signal::Failed, now);
+            *retry_after
+        }
+    }
+}
+
+fn tell(alarm: &Alarm) {
+    match alarm {
+        Alarm::Adopted { .. } => tracing::info!("{alarm}"),
+        Alarm::Rewound { .. } => tracing::warn!("{alarm}"),
+        _ => tracing::error!("{alarm}"),
+    }
+}
+
+/// The journal mill's thread.
+pub(super) fn tend(mut mill: Mill, stop: &AtomicBool) {
+    low_priority();
+    loop {
+        let tended = mill.tend(clock::now());
+        for (journal, report) in &tended.recovered {
+            if report.is_sound() {
+                tracing::info!(%journal, segments = report.segments, records = report.records, torn_bytes = report.torn_bytes, "an older journal was recovered");
+            } else {
+                tracing::error!(
+                    %journal, segments = report.segments, records = report.records, torn_bytes = report.torn_bytes,
+                    corrupt = report.corrupt.len(), gaps = report.gaps.len(),
+                    "an older journal is damaged; what can be read is delivered, see `holdfast journal verify`"
+                );
+            }
+        }
+        for journal in &tended.removed {
+            tracing::debug!(%journal, "a delivered journal was removed");
+        }
+        for fault in &tended.faults {
+            tracing::error!(doing = fault.doing, error = %fault.cause, "the journal's slow work failed and is tried again");
+        }
+        let mut rested = Duration::ZERO;
+        let rest = if tended.busy { Duration::ZERO } else { TEND_EVERY };
+        while rested < rest && !stop.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+            rested += Duration::from_millis(20);
+        }
+        if stop.load(Relaxed) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `holdfast serve` and `holdfast check`: the configuration in, an edge or a list of faults out.
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::{Configured, Failure, output};
+use crate::app::{self, Origin, Start};
+use crate::config::{self, Config, LogFormat};
+use crate::database::{self, Access};
+
+/// Arguments of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    #[command(flatten)]
+    configured: Configured,
+    /// Take over from the edge that runs on the same data folder, without refusing a connection
+    #[arg(long)]
+    takeover: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    #[command(flatten)]
+    configured: Configured,
+    /// Also try the database, read-only
+    #[arg(long)]
+    connect: bool,
+    /// Print the configuration as it takes effect, without secrets
+    #[arg(long)]
+    print: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = load(&self.configured.config)?;
+        log_to_stderr(&config);
+        let origin = Origin { file: self.configured.config, environment: std::env::vars().collect() };
+        app::run(config, Start { origin, takeover: self.takeover }, |_| ())
+            .map_err(|error| Failure::of("cannot serve", &error))
+    }
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = load(&self.configured.config)?;
+        if self.print {
+            output::line(config.effective_toml().trim_end());
+        }
+        if self.connect {
+            let mut database = database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
+                .map_err(|error| Failure::of("database.url", &error))?;
+            database.changed().map_err(|error| Failure::of("database.url", &error))?;
+            output::note(format_args!("the database answers: {}", config.database.path.display()));
+        }
+        if !self.print {
+            output::line(format_args!("{} is fine", self.configured.config.display()));
+        }
+        Ok(())
+    }
+}
+
+/// Loads a configuration with the environment laid over it.
+///
+/// # Errors
+/// Every fault in one text.
+pub(super) fn load(file: &Path) -> Result<Config, Failure> {
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    config::load(file, &environment).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Failure::Configuration(format!("the configuration has faults\n{}", lines.join("\n")))
+    })
+}
+
+/// Sends the log to stderr in the configured form.
+pub(super) fn log_to_stderr(config: &Config) {
+    let subscriber = tracing_subscriber::fmt().with_max_level(config.log.level).with_writer(std::io::stderr);
+    // A second call, as in tests, keeps the first subscriber.
+    let _ = match config.log.format {
+        LogFormat::Json => subscriber.json().try_init(),
+        LogFormat::Text => subscriber.with_target(false).try_init(),
+    };
+}

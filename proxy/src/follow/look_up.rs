@@ -1,0 +1,96 @@
+//! The look-up thread: one token at a time from the database, for whoever waits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::{Config, Event, chain, row};
+use crate::clock;
+use crate::database::{self, Access, Database};
+use crate::links::Origin;
+use crate::links::entry::Entry;
+use crate::links::namespaces::Namespaces;
+use crate::metrics::LookUp;
+use crate::policy::Signal;
+use crate::resolve::look_ups::{Answer, Key, LookUps};
+use crate::vitals::{Holding, Vitals};
+
+/// How soon an idle thread notices that the database is to be let go.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Serves the queue of look-ups until everybody who could ask is gone.
+///
+/// # Blocking
+/// The whole life of its thread.
+pub fn serve_look_ups(
+    queue: &Receiver<Key>,
+    look_ups: &LookUps,
+    namespaces: &Namespaces,
+    vitals: &Arc<Vitals>,
+    config: &ArcSwap<Config>,
+    events: &SyncSender<Event>,
+) {
+    let mut open: Option<(PathBuf, Database, Holding)> = None;
+    loop {
+        let key = match queue.recv_timeout(IDLE) {
+            Ok(key) => key,
+            Err(RecvTimeoutError::Timeout) => {
+                if !vitals.database_is_up() {
+                    open = None;
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if !vitals.database_is_up() {
+            open = None;
+            look_ups.answer(&key, &Answer::Unasked(LookUp::Barred), clock::now());
+            continue;
+        }
+        let config = config.load();
+        if open.as_ref().is_some_and(|(path, ..)| *path != config.database) {
+            open = None;
+        }
+        let answer = match look_up(&mut open, &key, namespaces, vitals, &config) {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "a look-up failed");
+                open = None;
+                let gone = !matches!(error, database::Error::Unavailable(_));
+                vitals.observe(if gone { Signal::Gone } else { Signal::Failed }, clock::now());
+                Answer::Unasked(LookUp::Failed)
+            }
+        };
+        if let Answer::Found(entry) = &answer {
+            // The follower logs it; when it is too busy, the link stays in the cache alone.
+            let _ = events.try_send(Event::LookedUp(key.clone(), Arc::clone(entry)));
+        }
+        look_ups.answer(&key, &answer, clock::now());
+    }
+}
+
+fn look_up(
+    open: &mut Option<(PathBuf, Database, Holding)>,
+    key: &Key,
+    namespaces: &Namespaces,
+    vitals: &Arc<Vitals>,
+    config: &Config,
+) -> Result<Answer, database::Error> {
+    let (_, database, _) = match open {
+        Some(open) => open,
+        None => {
+            let holding = vitals.hold();
+            let database = database::open(&config.database, Access::ReadOnly, config.timeout)?;
+            open.insert((config.database.clone(), database, holding))
+        }
+    };
+    let found = database.lookup(&namespaces.name(key.namespace), &key.token)?;
+    Ok(match found.map(|found| Entry::approve(&row(&found.as_row()), Origin::LookUp)) {
+        Some(Ok(entry)) => Answer::Found(Arc::new(entry)),
+        // A link whose target cannot be approved is none; `links refused` lists it.
+        Some(Err(_)) | None => Answer::Absent,
+    })
+}

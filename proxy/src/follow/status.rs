@@ -1,0 +1,94 @@
+//! What the follower says of itself, for the admin listener.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use crate::event::UnixMillis;
+use crate::links::Links;
+use crate::links::builder::Refusal;
+use crate::links::guard::{Counts, Held};
+
+/// Shared by the follower and whoever wants to know.
+#[derive(Debug, Default)]
+pub struct Board {
+    ready: AtomicBool,
+    refused_changes: AtomicU64,
+    // Taken by the follower several times a second and by readers when asked; held for a copy.
+    status: Mutex<Status>,
+}
+
+/// The links at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Links in the table.
+    pub table: u64,
+    /// Of these, absent from the last complete load.
+    pub absent: u64,
+    /// Different targets.
+    pub targets: u64,
+    /// Changes since the table was built.
+    pub overlay: u64,
+    /// Bytes of the log of changes.
+    pub log_bytes: u64,
+    /// Memory of table and overlay in bytes.
+    pub memory_bytes: u64,
+    /// When the table was built.
+    pub made_at: UnixMillis,
+    /// The load that the guard holds back.
+    pub held: Option<Held>,
+    /// Rows of the last complete load, and those whose target cannot be approved.
+    pub counts: Counts,
+    /// The first refused rows of the last complete load.
+    pub refusals: usize,
+    /// Whether a table is being built.
+    pub building: bool,
+}
+
+impl Board {
+    /// Whether any links were loaded, from disk or from the database.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+
+    /// The last report.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changed rows that could not be taken since the start, and refused rows of the last load.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused_changes.load(Relaxed) + self.status().counts.refused
+    }
+
+    pub(super) fn ready(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
+    pub(super) fn refused_change(&self) {
+        self.refused_changes.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn loaded(&self, counts: &Counts, refusals: Vec<Refusal>) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.counts = *counts;
+        status.refusals = refusals.len();
+        self.refused_changes.store(0, Relaxed);
+    }
+
+    pub(super) fn report(&self, links: &Links, log_bytes: u64, held: Option<Held>, building: bool) {
+        let stats = links.table().stats();
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.table = stats.links;
+        status.absent = stats.absent;
+        status.targets = stats.targets;
+        status.overlay = links.overlay().len() as u64;
+        status.log_bytes = log_bytes;
+        status.memory_bytes = links.bytes();
+        status.made_at = links.table().made_at();
+        status.held = held;
+        status.building = building;
+    }
+}

@@ -1,0 +1,24 @@
+//! Sockets, connections and one request: everything that a data thread does.
+//!
+//! Invariants:
+//! - A data thread shares nothing that it writes with another one, but for the connection gate, the
+//!   cache of looked-up links and the budgets, none of which a known click on an open connection meets.
+//! - A request sees one value each of the sites, the links and the health from its first step to its last.
+//! - No response is a redirect that was not recorded: it is built from the record's proof.
+//!
+//! HTTP is hyper's. Nothing here opens a file, asks a database or decides what a link's answer is.
+
+pub mod gate;
+pub mod sites;
+pub mod sockets;
+
+mod ask;
+mod connection;
+mod core;
+mod decide;
+mod serve;
+mod thread;
+
+pub use connection::{Connections, Phase};
+pub use core::{Limits, Shared};
+pub use thread::run;

@@ -1,0 +1,161 @@
+//! One data thread's own things: its recorder and counters, its view of the published values.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+
+use super::connection::Phase;
+use super::gate::Gate;
+use super::sites::Sites;
+use crate::links::Links;
+use crate::event::UnixMillis;
+use crate::metrics::{self, LookUp, Plane};
+use crate::record::Recorder;
+use crate::record::budget::Budget;
+use crate::record::privacy;
+use crate::resolve::look_ups::{Answer, Key, LookUps};
+use crate::vitals::{Vital, Vitals};
+
+/// Bounds of connections and requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest head of a request in bytes.
+    pub header_bytes_max: usize,
+    /// Longest time for the head of a request, and longest silence between two requests.
+    pub idle_timeout: Duration,
+    /// Longest time that a response may take to be taken by its client.
+    pub write_timeout: Duration,
+    /// Age at which a connection is closed after its current answer.
+    pub connection_age_max: Duration,
+    /// `Retry-After` where no end is known.
+    pub retry_after: Duration,
+    /// What may be kept of a client's address.
+    pub address: privacy::Address,
+    /// Whether the target is recorded with the hit.
+    pub record_url: bool,
+}
+
+/// What all data threads share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The sites.
+    pub sites: ArcSwap<Sites>,
+    /// The links.
+    pub links: Arc<ArcSwap<Links>>,
+    /// The health of the needed parts.
+    pub vitals: Arc<Vitals>,
+    /// Looked-up links and look-ups.
+    pub look_ups: Arc<LookUps>,
+    /// Records of unknown tokens, per source.
+    pub unknown_per_source: Budget,
+    /// Records of unknown tokens, per site.
+    pub unknown_per_site: Budget,
+    /// Look-ups, per source.
+    pub misses_per_source: Budget,
+    /// Who may connect.
+    pub gate: Arc<Gate>,
+    /// The counters.
+    pub plane: Arc<Plane>,
+    /// Bounds; replaced whole by a reload.
+    pub limits: ArcSwap<Limits>,
+}
+
+/// One data thread.
+pub(super) struct Core {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) recorder: Recorder,
+    pub(super) phase: Cell<Phase>,
+    view: RefCell<View>,
+    pub(super) scratch: RefCell<Scratch>,
+}
+
+/// Cached pointers to the published values: one atomic load each for a request that finds no news.
+struct View {
+    sites: Cache<SharedSites, Arc<Sites>>,
+    links: Cache<Arc<ArcSwap<Links>>, Arc<Links>>,
+    vital: Cache<SharedVital, Arc<Vital>>,
+}
+
+/// `Shared` as the owner of its sites' pointer, and `Vitals` of its own.
+struct SharedSites(Arc<Shared>);
+struct SharedVital(Arc<Vitals>);
+
+impl std::ops::Deref for SharedSites {
+    type Target = ArcSwap<Sites>;
+    fn deref(&self) -> &Self::Target {
+        &self.0.sites
+    }
+}
+
+impl std::ops::Deref for SharedVital {
+    type Target = ArcSwap<Vital>;
+    fn deref(&self) -> &Self::Target {
+        self.0.published()
+    }
+}
+
+/// Buffers that are kept from request to request.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) host: Vec<u8>,
+    pub(super) token: Vec<u8>,
+    pub(super) location: Vec<u8>,
+    pub(super) captures: Vec<u8>,
+}
+
+/// The published values as one request sees them.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) sites: &'a Sites,
+    pub(super) links: &'a Links,
+    pub(super) vital: &'a Vital,
+}
+
+impl Core {
+    pub(super) fn new(index: usize, shared: Arc<Shared>, recorder: Recorder) -> Self {
+        let view = View {
+            sites: Cache::new(SharedSites(Arc::clone(&shared))),
+            links: Cache::new(Arc::clone(&shared.links)),
+            vital: Cache::new(SharedVital(Arc::clone(&shared.vitals))),
+        };
+        Self {
+            index,
+            shared,
+            recorder,
+            phase: Cell::new(Phase::Open),
+            view: RefCell::new(view),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Does `step` with the published values of this moment; it must not ask for them again.
+    pub(super) fn with<T>(&self, step: impl FnOnce(Seen<'_>) -> T) -> T {
+        let mut view = self.view.borrow_mut();
+        let View { sites, links, vital } = &mut *view;
+        step(Seen { sites: sites.load(), links: links.load(), vital: vital.load() })
+    }
+
+    pub(super) fn counters(&self) -> &metrics::Core {
+        &self.shared.plane.cores[self.index]
+    }
+
+    /// Asks the database for a token, together with whoever else wants it.
+    pub(super) async fn look_up(&self, key: Key) -> Answer {
+        let answer = self.shared.look_ups.ask(key).await;
+        self.counters().looked_up(match &answer {
+            Answer::Found(_) => LookUp::Found,
+            Answer::Absent => LookUp::Absent,
+            Answer::Unasked(why) => *why,
+        });
+        answer
+    }
+
+    /// Whether `peer` may cost the database one more look-up now.
+    pub(super) fn may_look_up(&self, peer: IpAddr, now: UnixMillis) -> bool {
+        self.shared.misses_per_source.take(privacy::source(peer), now)
+    }
+}

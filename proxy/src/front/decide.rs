@@ -1,0 +1,254 @@
+//! What is asked → the answer and its record on the way to the disk; one synchronous step.
+//!
+//! Everything that borrows the published values happens here, so that nothing of them is held while
+//! a request waits for the disk or the database.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+
+use super::ask::{Asked, Turned, Why, ask};
+use super::core::{Core, Scratch, Seen};
+use crate::event::{Captures, Event, Kind, Outcome, TOKEN_BYTES_MAX, UnixMillis};
+use crate::links::entry::Entry;
+use crate::metrics::{LookUp, Refusal, SiteCore};
+use crate::policy::{self, Notice, Plan};
+use crate::record::verdict::verdict;
+use crate::record::{Staged, privacy};
+use crate::resolve::Resolution;
+use crate::resolve::look_ups::{Answer, Cached, Key};
+use crate::respond::body::Body;
+use crate::respond::pages::{Back, Page};
+use crate::respond;
+
+/// Where a request stands after the synchronous step.
+pub(super) enum Step {
+    /// Answered with a page; it is no hit.
+    Turned(Response<Body>),
+    /// Nobody here knows the token; the database may.
+    LookUp(Key),
+    /// Decided, and handed to the journal.
+    Hit(Hit),
+}
+
+/// A decided hit.
+pub(super) struct Hit {
+    pub(super) answer: Decided,
+    /// `None` when it is beyond the budget of unknown tokens.
+    pub(super) staged: Option<Staged>,
+    pub(super) counters: Arc<[SiteCore]>,
+    pub(super) kind: Kind,
+    pub(super) outcome: Outcome,
+}
+
+/// The answer, but for the proof that a redirect needs.
+pub(super) enum Decided {
+    /// To this target.
+    Redirect(HeaderValue),
+    /// Anything else.
+    Ready(Response<Body>),
+}
+
+/// Decides one request; `looked_up` is the answer to an earlier [`Step::LookUp`].
+pub(super) fn decide<B>(
+    core: &Core,
+    seen: Seen<'_>,
+    request: &Request<B>,
+    peer: IpAddr,
+    now: UnixMillis,
+    looked_up: Option<&Answer>,
+) -> Step {
+    let mut scratch = core.scratch.borrow_mut();
+    let Scratch { host, token, location, captures } = &mut *scratch;
+    let asked = match ask(seen.sites, request, host, token) {
+        Ok(asked) => asked,
+        Err(turned) => return Step::Turned(turn(core, &turned, request)),
+    };
+    let kept;
+    let kind = asked.matched.route.kind();
+    let resolution = match seen.links.get(asked.site.namespace, asked.matched.token) {
+        Some(found) => Resolution::of(found, now, seen.vital.expiry),
+        None => match missing(core, seen, &asked, now, looked_up) {
+            Missing::Found(entry) => {
+                kept = entry;
+                Resolution::of(kept.found(), now, seen.vital.expiry)
+            }
+            Missing::Absent => Resolution::Absent,
+            Missing::Unasked => Resolution::Unasked,
+            Missing::LookUp(key) if core.may_look_up(peer, now) => return Step::LookUp(key),
+            Missing::LookUp(_) => {
+                let why = Why::Refused(Refusal::MissesPerSource);
+                let page = Page::TooManyRequests { retry_after_s: 1 };
+                return Step::Turned(turn(core, &Turned { page, pages: &asked.site.pages, why }, request));
+            }
+        },
+    };
+    let plan = policy::plan(kind, resolution.known(), &seen.vital.database);
+    let answer = match answer(core, &asked, plan, &resolution, request.headers(), now, location) {
+        Ok(answer) => answer,
+        Err(Unsendable) => return Step::Turned(turn(core, &Turned { page: Page::Unknown, pages: &asked.site.pages, why: Why::Unrouted(asked.site) }, request)),
+    };
+    match stage(core, &asked, plan, &resolution, request.headers(), peer, now, (location, captures)) {
+        Ok(staged) => Step::Hit(Hit {
+            answer,
+            staged,
+            counters: Arc::clone(&asked.site.counters),
+            kind,
+            outcome: plan.outcome(),
+        }),
+        Err(crate::record::Refused) => {
+            let page = Page::Refused(back(core, Notice::Unplanned, now));
+            let why = Why::Refused(Refusal::Journal);
+            Step::Turned(turn(core, &Turned { page, pages: &asked.site.pages, why }, request))
+        }
+    }
+}
+
+enum Missing {
+    Found(Arc<Entry>),
+    Absent,
+    Unasked,
+    LookUp(Key),
+}
+
+/// A token that neither table nor overlay knows.
+fn missing(core: &Core, seen: Seen<'_>, asked: &Asked<'_>, now: UnixMillis, looked_up: Option<&Answer>) -> Missing {
+    match looked_up {
+        Some(Answer::Found(entry)) => return Missing::Found(Arc::clone(entry)),
+        Some(Answer::Absent) => return Missing::Absent,
+        Some(Answer::Unasked(_)) => return Missing::Unasked,
+        None => {}
+    }
+    if asked.matched.token.len() > TOKEN_BYTES_MAX {
+        return Missing::Absent;
+    }
+    let key = Key { namespace: asked.site.namespace, token: asked.matched.token.into() };
+    let counters = core.counters();
+    match core.shared.look_ups.cached(&key, now) {
+        Cached::Found(entry) => {
+            counters.cache_hits.one();
+            Missing::Found(entry)
+        }
+        Cached::Absent => {
+            counters.cache_hits.one();
+            Missing::Absent
+        }
+        Cached::Nothing => {
+            counters.cache_misses.one();
+            let kind = asked.matched.route.kind();
+            if policy::look_up(kind, &seen.vital.database) {
+                return Missing::LookUp(key);
+            }
+            if kind == Kind::Click {
+                counters.looked_up(LookUp::Barred);
+            }
+            Missing::Unasked
+        }
+    }
+}
+
+/// The finished target is no header value; approval rules that out.
+struct Unsendable;
+
+fn answer(
+    core: &Core,
+    asked: &Asked<'_>,
+    plan: Plan,
+    resolution: &Resolution<'_>,
+    headers: &HeaderMap,
+    now: UnixMillis,
+    location: &mut Vec<u8>,
+) -> Result<Decided, Unsendable> {
+    location.clear();
+    let page = match (plan, resolution) {
+        (Plan::Redirect, Resolution::Live(link)) => {
+            let append = asked.matched.route.append();
+            if link.append && !append.is_empty() {
+                link.target.append(location, |out| append.write(&asked.matched.values, out));
+            } else {
+                location.extend_from_slice(link.target.as_bytes());
+            }
+            return HeaderValue::from_bytes(location).map(Decided::Redirect).map_err(|_| Unsendable);
+        }
+        (Plan::Pixel, _) => return Ok(Decided::Ready(respond::pixel(asked.method))),
+        (Plan::Gone(Outcome::Expired), _) => Page::Expired,
+        (Plan::Gone(Outcome::Disabled), _) => Page::Disabled,
+        (Plan::Gone(_), _) => Page::Deleted,
+        (Plan::Maintenance(notice @ Notice::Planned { .. }), _) => Page::Maintenance(back(core, notice, now)),
+        (Plan::Maintenance(Notice::Unplanned), _) => Page::Outage(back(core, Notice::Unplanned, now)),
+        (Plan::NotFound | Plan::Redirect, _) => Page::Unknown,
+    };
+    let pages = &asked.site.pages;
+    Ok(Decided::Ready(pages.answer(page, pages.language_for(headers), asked.method)))
+}
+
+fn back(core: &Core, notice: Notice, now: UnixMillis) -> Back {
+    let usual = || now.after(core.shared.limits.load().retry_after);
+    Back { now, at: notice.back_at(now).unwrap_or_else(usual) }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the record of a hit names everything that is known of it")]
+fn stage(
+    core: &Core,
+    asked: &Asked<'_>,
+    plan: Plan,
+    resolution: &Resolution<'_>,
+    headers: &HeaderMap,
+    peer: IpAddr,
+    now: UnixMillis,
+    (location, captures): (&[u8], &mut Vec<u8>),
+) -> Result<Option<Staged>, crate::record::Refused> {
+    let site = asked.site;
+    if !resolution.is_known() {
+        let shared = &core.shared;
+        let within = shared.unknown_per_source.take(privacy::source(peer), now)
+            && shared.unknown_per_site.take(u64::from(site.tag.0), now)
+            && !site.is_over_share();
+        if !within {
+            return Ok(None);
+        }
+    } else if site.is_over_share() {
+        return Ok(Some(Staged::Waived));
+    }
+    captures.clear();
+    for (name, value) in asked.matched.captures() {
+        Captures::push(captures, name.as_bytes(), value);
+    }
+    let limits = core.shared.limits.load();
+    let kept = privacy::keep(peer, limits.address);
+    let text = |name| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    let event = |class| Event {
+        kind: asked.matched.route.kind(),
+        method: asked.method,
+        outcome: plan.outcome(),
+        class,
+        verdict: verdict(asked.method, headers),
+        status: plan.status(),
+        site: site.name.as_bytes(),
+        namespace: &site.namespace_name,
+        host: asked.host.as_bytes(),
+        token: asked.matched.token,
+        campaign: resolution.campaign(),
+        captures,
+        query: asked.query,
+        url: if limits.record_url { location } else { b"" },
+        address: kept.bytes(),
+        user_agent: text(http::header::USER_AGENT),
+        referrer: text(http::header::REFERER),
+    };
+    core.recorder.stage(now, site.tag, event).map(Some)
+}
+
+fn turn<B>(core: &Core, turned: &Turned<'_>, request: &Request<B>) -> Response<Body> {
+    match turned.why {
+        Why::Refused(refusal) => core.counters().refused(refusal),
+        Why::Unrouted(site) => {
+            if let Some(counters) = site.counters.get(core.index) {
+                counters.unrouted.one();
+            }
+        }
+    }
+    let method = if request.method() == http::Method::HEAD { crate::event::Method::Head } else { crate::event::Method::Get };
+    turned.pages.answer(turned.page, turned.pages.language_for(request.headers()), method)
+}

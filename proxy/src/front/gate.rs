@@ -1,0 +1,112 @@
+//! Who may open a connection: the global cap and the cap per source.
+//!
+//! These are the only limits that can keep a known link from redirecting (design, P1); each refusal
+//! is counted.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::metrics::Refusal;
+use crate::record::privacy;
+
+const SHARDS: usize = 16;
+
+/// The connections that are open, by source; shared by all data threads.
+///
+/// The locks are taken once when a connection opens and once when it ends, each for one step in a
+/// map, never during I/O.
+#[derive(Debug)]
+pub struct Gate {
+    open: AtomicUsize,
+    open_max: usize,
+    per_source_max: u32,
+    sources: [Mutex<HashMap<u64, u32>>; SHARDS],
+}
+
+impl Gate {
+    /// A gate for at most `open_max` connections, `per_source_max` of them from one source.
+    #[must_use]
+    pub fn new(open_max: usize, per_source_max: u32) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), open_max, per_source_max, sources: Default::default() })
+    }
+
+    /// Lets a connection in; it counts as open until the pass is dropped.
+    ///
+    /// # Errors
+    /// The cap that was reached.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Pass, Refusal> {
+        let source = privacy::source(address);
+        if self.open.fetch_add(1, Relaxed) >= self.open_max {
+            self.open.fetch_sub(1, Relaxed);
+            return Err(Refusal::ConnectionsMax);
+        }
+        let mut shard = self.shard(source).lock().unwrap_or_else(PoisonError::into_inner);
+        let count = shard.entry(source).or_insert(0);
+        if *count >= self.per_source_max {
+            self.open.fetch_sub(1, Relaxed);
+            return Err(Refusal::ConnectionsPerSource);
+        }
+        *count += 1;
+        Ok(Pass { gate: Arc::clone(self), source })
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    fn shard(&self, source: u64) -> &Mutex<HashMap<u64, u32>> {
+        &self.sources[(source.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize]
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Pass {
+    gate: Arc<Gate>,
+    source: u64,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Relaxed);
+        let mut shard = self.gate.shard(self.source).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = shard.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_hold_and_free_themselves() {
+        let gate = Gate::new(3, 2);
+        let from = |last| IpAddr::from([192, 0, 2, last]);
+        let first = gate.enter(from(1)).unwrap();
+        let _second = gate.enter(from(1)).unwrap();
+        assert_eq!(gate.enter(from(1)).unwrap_err(), Refusal::ConnectionsPerSource);
+        let _third = gate.enter(from(2)).unwrap();
+        assert_eq!(gate.enter(from(3)).unwrap_err(), Refusal::ConnectionsMax);
+        drop(first);
+        assert!(gate.enter(from(1)).is_ok());
+    }
+
+    #[test]
+    fn a_source_that_left_costs_no_memory() {
+        let gate = Gate::new(10, 10);
+        for last in 0..=255 {
+            drop(gate.enter(IpAddr::from([198, 51, 100, last])));
+        }
+        assert_eq!(gate.open(), 0);
+        assert!(gate.sources.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+}

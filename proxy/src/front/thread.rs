@@ -1,0 +1,65 @@
+//! The life of a data thread: one runtime, its listeners, its connections, its end of the journal.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use super::connection::{Connections, Phase, accept};
+use super::core::{Core, Shared};
+use crate::record::Recorder;
+
+/// How often an idle thread looks at the published values, so that it does not keep an old table alive.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How often the end is looked for while connections are open.
+const END_CHECK: Duration = Duration::from_millis(10);
+
+/// Runs data thread `index` until the phase is [`Phase::Ending`] and its connections are closed, or
+/// until `phase`'s sender is gone.
+///
+/// # Errors
+/// The operating system's, when the runtime or a listener cannot be set up.
+pub fn run(
+    index: usize,
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+    recorder: impl FnOnce() -> Recorder,
+    mut phase: watch::Receiver<Phase>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let core = Rc::new(Core::new(index, shared, recorder()));
+        let connections = Rc::new(Connections::default());
+        for listener in listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(accept(Rc::clone(&core), listener, phase.clone(), Rc::clone(&connections)));
+        }
+        let own = Rc::clone(&core);
+        tokio::task::spawn_local(async move { own.recorder.hand_over().await });
+        let own = Rc::clone(&core);
+        tokio::task::spawn_local(async move { own.recorder.acknowledge().await });
+        let own = Rc::clone(&core);
+        tokio::task::spawn_local(async move {
+            loop {
+                own.with(|_| ());
+                tokio::time::sleep(REFRESH).await;
+            }
+        });
+        while let Ok(()) = phase.changed().await {
+            let now = *phase.borrow_and_update();
+            core.phase.set(now);
+            if now == Phase::Ending {
+                break;
+            }
+        }
+        while connections.open() > 0 {
+            tokio::time::sleep(END_CHECK).await;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,35 @@
+//! Holdfast keeps the links in sent email working: an edge redirect proxy that answers from memory,
+//! writes each hit to a log on its own disk, and delivers it to the database exactly once.
+//!
+//! The modules stand in reading order, from the words that everyone uses to the program that joins
+//! the parts. Each imports only what stands above it; `tests/tidy.rs` holds the ranks.
+//!
+//! `docs/architecture.md` shows the way of a click through them.
+
+pub mod clock;
+pub mod event;
+pub mod metrics;
+
+pub mod route;
+pub mod journal;
+pub mod database;
+
+pub mod links;
+pub mod policy;
+
+pub mod vitals;
+pub mod resolve;
+pub mod follow;
+pub mod record;
+
+pub mod respond;
+
+pub mod front;
+pub mod deliver;
+
+pub mod admin;
+
+pub mod config;
+
+pub mod app;
+pub mod cli;

@@ -1,0 +1,65 @@
+//! The routes of known systems by name, as data compiled in.
+
+use serde::Deserialize;
+
+use super::RawRoute;
+use crate::event::Kind;
+
+const PRESETS: &[(&str, &str)] = &[("dotdigital", include_str!("presets/dotdigital.toml"))];
+
+/// The names of all presets.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// The routes of a system, in the order in which they are tried; `None` for an unknown name.
+#[must_use]
+pub fn routes(name: &str) -> Option<Vec<RawRoute>> {
+    let (_, text) = PRESETS.iter().find(|(own, _)| *own == name)?;
+    let file: File = toml::from_str(text).expect("a test reads every preset");
+    Some(file.route.into_iter().map(Entry::into_raw).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    route: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    kind: String,
+    path: String,
+    #[serde(default)]
+    token: Vec<String>,
+    #[serde(default)]
+    append: String,
+}
+
+impl Entry {
+    fn into_raw(self) -> RawRoute {
+        let kind = Kind::from_label(&self.kind).expect("a test reads every preset");
+        RawRoute { kind, path: self.path, token: self.token, append: self.append }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{Route, Routes};
+
+    #[test]
+    fn every_preset_is_whole() {
+        for name in names() {
+            let routes: Vec<_> = routes(name)
+                .expect("preset")
+                .iter()
+                .map(|raw| Route::new(raw).unwrap_or_else(|faults| panic!("{name}: {faults:?}")))
+                .collect();
+            assert!(!routes.is_empty(), "{name}");
+            assert_eq!(Routes::new(routes).shadowed(), [], "{name}");
+        }
+        assert_eq!(routes("unheard-of"), None);
+    }
+}

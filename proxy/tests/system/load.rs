@@ -1,0 +1,126 @@
+//! Clicks under way from several connections, and the client's own record of what was answered.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crate::edge::{Client, Edge};
+
+/// Clients that click without pause; each click has an id of its own in the query.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    pub ledger: Arc<Ledger>,
+}
+
+/// What was sent and what was answered.
+#[derive(Default)]
+pub struct Ledger {
+    next: AtomicU64,
+    answered: Mutex<Vec<u64>>,
+    /// Requests on a connection that was open, and connections, that failed.
+    pub failed: AtomicU64,
+}
+
+impl Ledger {
+    pub fn answered(&self) -> Vec<u64> {
+        self.answered.lock().unwrap().clone()
+    }
+
+    pub fn answers(&self) -> usize {
+        self.answered.lock().unwrap().len()
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.next.load(Relaxed)
+    }
+}
+
+/// How a client behaves when its connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Keeps its connection and ends when it breaks: for an edge that is killed.
+    UntilBroken,
+    /// Opens a new one where the edge said `Connection: close`; every other end is a failure.
+    Strict,
+}
+
+impl Load {
+    /// Starts `connections` clients on `path` (without a query) of `host`.
+    pub fn start(address: SocketAddr, connections: usize, manner: Manner, ledger: &Arc<Ledger>, path: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..connections)
+            .map(|_| {
+                let (stop, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
+                std::thread::spawn(move || click(address, manner, &stop, &ledger, path))
+            })
+            .collect();
+        Self { stop, threads, ledger: Arc::clone(ledger) }
+    }
+
+    pub fn stop(self) {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn click(address: SocketAddr, manner: Manner, stop: &AtomicBool, ledger: &Ledger, path: &str) {
+    let mut connection: Option<Client> = None;
+    while !stop.load(Relaxed) {
+        let client = match &mut connection {
+            Some(client) => client,
+            None => match Client::connect(address) {
+                Ok(client) => connection.insert(client),
+                Err(_) if manner == Manner::UntilBroken => return,
+                Err(_) => {
+                    ledger.failed.fetch_add(1, Relaxed);
+                    continue;
+                }
+            },
+        };
+        let id = ledger.next.fetch_add(1, Relaxed);
+        match client.get("click.test", &format!("{path}?id={id}")) {
+            Ok(answer) if answer.status == 302 => {
+                ledger.answered.lock().unwrap().push(id);
+                if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+                    connection = None;
+                }
+            }
+            Ok(answer) => panic!("{answer:?}"),
+            Err(_) if manner == Manner::UntilBroken => return,
+            Err(_) => {
+                ledger.failed.fetch_add(1, Relaxed);
+                connection = None;
+            }
+        }
+    }
+}
+
+/// Every answered click is in the database exactly once, and nothing is there that was never sent.
+pub fn assert_exactly_once(edge: &Edge, ledger: &Ledger) {
+    let answered = ledger.answered();
+    let database = rusqlite::Connection::open(edge.database()).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    let mut statement = database.prepare("select cast(substr(query, 4) as integer), count(*) from hits group by 1").unwrap();
+    let delivered: std::collections::HashMap<u64, i64> = statement
+        .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let missing: Vec<_> = answered.iter().filter(|id| !delivered.contains_key(id)).collect();
+    assert!(missing.is_empty(), "{} of {} answered clicks are missing: {:?}…\n{}", missing.len(), answered.len(), &missing[..missing.len().min(10)], edge.log());
+    let doubled: Vec<_> = delivered.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+    assert!(delivered.keys().all(|id| *id < ledger.sent()), "a click that was never sent");
+}
+
+/// Waits until all journals are delivered.
+pub fn wait_delivered(edge: &Edge) {
+    crate::edge::wait_for("delivery of everything", || {
+        let status = edge.status();
+        (status["delivery"][0]["lag_events"] == 0 && status["delivery"][0]["standing"].is_null()).then_some(())
+    });
+}

@@ -1,0 +1,15 @@
+//! The real binary, as its users meet it: each module is one promise.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "tests")]
+
+mod admin;
+mod configuration;
+mod crash;
+mod edge;
+mod links;
+mod load;
+mod outage;
+mod redirect;
+mod reload;
+mod upgrade;
+mod window;
+mod wire;
