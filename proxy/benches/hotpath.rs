@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use holdfast::event::{Class, Event, Kind, Method, Outcome, UnixMillis, Verdict};
 use holdfast::journal::disk::FileDisk;
 use holdfast::journal::sim::Random;
@@ -22,6 +22,8 @@ use holdfast::route::{Host, HostMap, HostPattern, Route, Routes, presets};
 const PATH: &[u8] = b"/UAA-6RZBM-UWW3JN-3ZFU1J-1/c.aspx";
 const LINKS: u64 = 1_000_000;
 const PRODUCERS: u64 = 8;
+/// So many that the wait for the last sync does not count.
+const HITS_OF_ONE: u64 = 50_000;
 /// Hits of one turn of a data thread's event loop under load.
 const TURN: u64 = 32;
 
@@ -203,14 +205,15 @@ fn stage(criterion: &mut Criterion) {
 fn commit(criterion: &mut Criterion) {
     let running = Running::start();
     let mut group = criterion.benchmark_group("journal");
-    group.throughput(Throughput::Elements(PRODUCERS)).sample_size(10);
+    group.throughput(Throughput::Elements(PRODUCERS * HITS_OF_ONE)).sample_size(10);
+    group.sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(10));
     group.bench_function("one committer fed by 8 producers, until synced", |bencher| {
         bencher.iter_custom(|rounds| {
             let begun = Instant::now();
             thread::scope(|scope| {
                 for _ in 0..PRODUCERS {
                     let mut stager = running.stager();
-                    scope.spawn(move || produce(&mut stager, rounds));
+                    scope.spawn(move || produce(&mut stager, rounds * HITS_OF_ONE));
                 }
             });
             begun.elapsed()

@@ -114,7 +114,7 @@ impl Disk for FileDisk {
             _ => {}
         }
         // Each level is made durable, for the caller syncs only the last one's parent.
-        self.sync_folder(parent.unwrap_or(Path::new(".")))
+        self.sync_folder(parent.unwrap_or_else(|| Path::new(".")))
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {

@@ -222,6 +222,8 @@ impl Mill {
     }
 
     fn remove_durably(&self, home: &Path, number: u64) -> io::Result<()> {
+        // First what was removed before, by whomever: the oldest must be gone before the next goes.
+        self.shared.disk.sync_folder(home)?;
         // Both, for the log stays when its removal failed after it was compressed.
         for form in [Form::Log, Form::Sealed] {
             match self.shared.disk.remove(&home.join(Name::segment(number, form))) {
@@ -257,6 +259,9 @@ impl Mill {
         let short_of_space = bytes + spares_missing * config.segment_bytes > config.bytes_max;
         let volume = shelf.volume(id)?;
         let (&number, segment) = volume.segments.first_key_value()?;
+        if volume.remains.first().is_some_and(|&remains| remains < number) {
+            return None;
+        }
         let delivered = volume.last_in(number).is_none_or(|last| last <= through);
         let old = segment.delivered_for >= config.retain && !config.retain.is_zero();
         // Without a declared sink nothing is ever delivered, not even an empty segment.

@@ -7,7 +7,7 @@
 //!   entry in the folder is durable.
 //! - The shelf's lock is never held during I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -197,6 +197,9 @@ pub(super) struct Volume {
     pub(super) report: Option<Report>,
     /// Files that are kept as evidence, with their bytes.
     pub(super) evidence_bytes: u64,
+    /// Files of segments that no record is read from, not yet removed. While one of them is there
+    /// nothing after it expires: it would look like the remains of what expired.
+    pub(super) remains: BTreeSet<u64>,
     /// How long nothing but evidence has been left.
     pub(super) evidence_for: Duration,
     pub(super) delivered: HashMap<String, u64>,
@@ -258,6 +261,7 @@ impl Volume {
             expired_through: 0,
             report: None,
             evidence_bytes: 0,
+            remains: BTreeSet::new(),
             evidence_for: Duration::ZERO,
             delivered: HashMap::new(),
             lock: None,
@@ -412,6 +416,7 @@ impl Shelf {
         };
         if !kept {
             volume.segments.remove(&number);
+            volume.remains.insert(number);
         } else if let Some(segment) = volume.segments.get_mut(&number) {
             segment.live = end == Ended::AfterFailure;
             segment.tags = tags;

@@ -479,16 +479,22 @@ impl Writer {
                 self.left.push(left);
             } else if left.read {
                 self.shared.shelf().release_segment(left.number);
-            } else {
-                // What can't be removed is read as a copy of records that are safe elsewhere.
-                self.remove(left.number);
+            } else if !self.remove(left.number) {
+                self.left.push(left);
             }
         }
     }
 
     fn remove(&self, number: u64) -> bool {
         let path = self.shared.home(self.shared.id).join(Name::log(number));
-        self.shared.disk.remove(&path).is_ok()
+        let gone = match self.shared.disk.remove(&path) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if gone {
+            self.shared.shelf().current().remains.remove(&number);
+        }
+        gone
     }
 
     /// Makes the journal's folder, locked before it can be seen under its name.

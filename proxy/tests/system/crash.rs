@@ -106,6 +106,7 @@ fn power_cut_under_load() {
             .replace("data = \"data\"", &format!("data = {:?}", mount.join("data")))
             .replace("sqlite:holdfast.db", &format!("sqlite:{}", mount.join("holdfast.db").display()))
     };
+    fs::create_dir(scratch.path().join("disk/data")).unwrap();
     let mut edge = Edge::prepare(&on_disk(&scratch.path().join("disk")), LINKS);
     edge.start();
     let ledger = Arc::new(Ledger::default());

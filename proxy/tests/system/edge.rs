@@ -73,6 +73,7 @@ impl Edge {
     /// A folder with `config`, an empty database and these links (CSV with header).
     pub fn prepare(config: &str, links: &str) -> Self {
         let folder = tempfile::tempdir().expect("scratch folder");
+        fs::create_dir(folder.path().join("data")).expect("data folder");
         fs::write(folder.path().join("holdfast.toml"), config).expect("configuration");
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
         let edge = Self { folder, child: None, starts: 0, http: none, admin: none };

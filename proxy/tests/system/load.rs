@@ -11,7 +11,6 @@ use crate::edge::{Client, Edge};
 pub struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    pub ledger: Arc<Ledger>,
 }
 
 /// What was sent and what was answered.
@@ -56,7 +55,7 @@ impl Load {
                 std::thread::spawn(move || click(address, manner, &stop, &ledger, path))
             })
             .collect();
-        Self { stop, threads, ledger: Arc::clone(ledger) }
+        Self { stop, threads }
     }
 
     pub fn stop(self) {

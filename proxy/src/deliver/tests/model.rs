@@ -100,6 +100,7 @@ impl Model {
                 }
             }
             36 => self.damage(),
+            37 if self.random.one_in(2) => drop(self.pumps[0].adopt(AdoptFrom::Oldest, None)),
             37 => self.prune(),
             38 => {
                 let mut logs = self.shelf.0.borrow_mut();

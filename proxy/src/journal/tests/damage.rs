@@ -219,7 +219,7 @@ fn tails_of_other_generations_and_segments_are_not_records() {
         disk.contents(&home(3).join(Name::log(1))).unwrap()
     };
     for tail in
-        [other[256..].to_vec(), vec![0xff; 600], b"HJ\x01\x01".repeat(100), vec![1, 1, b'H', b'J'].repeat(90)]
+        [other[256..].to_vec(), vec![0xff; 600], b"HJ\x01\x01".repeat(100), [1, 1, b'H', b'J'].repeat(90)]
     {
         let disk = damaged(
             1,
