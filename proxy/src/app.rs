@@ -184,7 +184,8 @@ impl Edge {
         let plane = Arc::new(Plane::new(cores));
         let disk = Arc::new(FileDisk);
         let id = JournalId::from_bytes(random());
-        let opened = journal::open(config.journal.store.clone(), disk, id, &config.edge, now).map_err(RunError::Journal)?;
+        let opened = journal::open(config.journal.store.clone(), disk, id, &config.edge, now)
+            .map_err(RunError::Journal)?;
         let journal = opened.journal;
         journal.declare_sinks(&[sink::NAME.to_owned()]);
 
@@ -232,12 +233,15 @@ impl Edge {
             .map(TcpListener::try_clone)
             .collect::<io::Result<_>>()
             .map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
-        let spread = sockets::spread(duplicates, cores).map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
+        let spread = sockets::spread(duplicates, cores)
+            .map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
         for (index, own) in spread.into_iter().enumerate() {
             let (shared, journal, phases) = (Arc::clone(&shared), journal.clone(), phases.clone());
             let recorder = config.journal.recorder;
             let thread = spawn(&format!("data-{index}"), move || {
-                if let Err(error) = front::run(index, own, shared, || Recorder::new(&journal, recorder), phases) {
+                if let Err(error) =
+                    front::run(index, own, shared, || Recorder::new(&journal, recorder), phases)
+                {
                     panic!("data thread {index} cannot run: {error}");
                 }
             });
@@ -256,7 +260,8 @@ impl Edge {
         threads.mill = Some(spawn("journal-mill", move || sink::tend(journal_mill, &stop)).map_err(system)?);
         let follow_events = started.events;
         {
-            let (vitals, config, events) = (Arc::clone(&vitals), Arc::clone(&follow_config), follow_events.clone());
+            let (vitals, config, events) =
+                (Arc::clone(&vitals), Arc::clone(&follow_config), follow_events.clone());
             let namespaces = namespaces.clone();
             spawn("look-up", move || {
                 follow::serve_look_ups(&look_up_queue, &look_ups, &namespaces, &vitals, &config, &events);
@@ -305,7 +310,8 @@ fn start_sink(config: &Config, journal: &Journal, vitals: &Arc<Vitals>) -> Resul
     if let Some(aside) = damaged {
         tracing::error!(file = %aside.display(), "deliver.json is damaged and was set aside; a lost cursor would not be noticed");
     }
-    let database = SqliteSink::new(config.database.path.clone(), config.database.timeout, config.database.migrate);
+    let database =
+        SqliteSink::new(config.database.path.clone(), config.database.timeout, config.database.migrate);
     let pump = Pump::new(config.deliver.pump.clone(), journal.clone(), database, remembered, seed());
     let board = Arc::new(SinkBoard { name: sink::NAME, stats: pump.stats(), status: Mutex::new(None) });
     let orders = Arc::new(sink::Orders::new(config.deliver.every));
@@ -342,10 +348,13 @@ fn listen(
     let admin = match &config.admin.listen {
         AdminAddress::Unix(path) => AdminListener::Unix(path.clone()),
         AdminAddress::Tcp(address) => {
-            let handed = inherited.iter().position(|listener| {
-                listener.local_addr().is_ok_and(|local| is_for(*address, local))
-                    && !config.listen.http.iter().any(|http| is_for(*http, listener.local_addr().unwrap_or(*http)) && http.port() != 0)
-            });
+            let handed =
+                inherited.iter().position(|listener| {
+                    listener.local_addr().is_ok_and(|local| is_for(*address, local))
+                        && !config.listen.http.iter().any(|http| {
+                            is_for(*http, listener.local_addr().unwrap_or(*http)) && http.port() != 0
+                        })
+                });
             match (handed, inherited.is_empty()) {
                 // The running edge hands its admin listener over last.
                 (_, false) if address.port() == 0 && inherited.len() > 1 => {
@@ -353,7 +362,8 @@ fn listen(
                 }
                 (Some(place), false) if address.port() != 0 => AdminListener::Tcp(inherited.remove(place)),
                 _ => {
-                    let mut bound = sockets::bind(*address, 1, 128).map_err(|error| RunError::Socket("admin.listen", error))?;
+                    let mut bound = sockets::bind(*address, 1, 128)
+                        .map_err(|error| RunError::Socket("admin.listen", error))?;
                     AdminListener::Tcp(bound.pop().expect("one was bound"))
                 }
             }
@@ -374,13 +384,16 @@ fn is_for(address: std::net::SocketAddr, local: std::net::SocketAddr) -> bool {
 }
 
 /// What is handed over: the public listeners, the admin listener last.
-fn all_listeners<'a>(listeners: &'a [TcpListener], admin: Option<&'a TcpListener>) -> Vec<std::os::fd::BorrowedFd<'a>> {
+fn all_listeners<'a>(
+    listeners: &'a [TcpListener],
+    admin: Option<&'a TcpListener>,
+) -> Vec<std::os::fd::BorrowedFd<'a>> {
     listeners.iter().chain(admin).map(|listener| listener.as_fd()).collect()
 }
 
 fn connections_max(config: &Config) -> usize {
     config.limits.connections_max.unwrap_or_else(|| {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(65_536);
         // The other half is the journal's, the database's, the admin listener's and the drain's.
         usize::try_from(limit / 2).unwrap_or(usize::MAX)
     })
@@ -402,12 +415,14 @@ fn low_priority() {
 }
 
 /// A thread whose panic ends the process.
-#[expect(clippy::disallowed_methods, reason = "threads are spawned here and nowhere else")]
 fn spawn(name: &str, life: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let named = name.to_owned();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).is_err() {
-            tracing::error!(thread = named, "a thread panicked; the process ends, what was promised is in the journal");
+            tracing::error!(
+                thread = named,
+                "a thread panicked; the process ends, what was promised is in the journal"
+            );
             std::process::abort();
         }
     })

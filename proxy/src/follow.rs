@@ -21,7 +21,7 @@ mod status;
 
 pub use look_up::serve_look_ups;
 pub use mill::Mill;
-pub use start::{Started, StartError, start};
+pub use start::{StartError, Started, start};
 pub use status::{Board, Status};
 
 use std::path::PathBuf;
@@ -131,6 +131,9 @@ impl Follower {
     /// The whole life of its thread.
     pub fn run(mut self, events: &Receiver<Event>) {
         loop {
+            if !self.paused {
+                self.step(clock::now());
+            }
             match events.recv_timeout(self.config.poll) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => {
@@ -144,9 +147,6 @@ impl Follower {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-            }
-            if !self.paused {
-                self.step(clock::now());
             }
         }
         self.sync_log();
@@ -181,7 +181,10 @@ impl Follower {
             let uuid = database.identity().uuid.to_string();
             if self.basis.as_ref().is_none_or(|(known, _)| *known != uuid) {
                 if self.basis.is_some() {
-                    tracing::warn!(database = uuid, "the database is another one than the links came from; all of it is loaded, through the guard");
+                    tracing::warn!(
+                        database = uuid,
+                        "the database is another one than the links came from; all of it is loaded, through the guard"
+                    );
                     self.look_ups.forget_all();
                 }
                 self.load_at = Some(now);
@@ -229,7 +232,9 @@ impl Follower {
                 Ok(())
             })?;
             if next < *watermark {
-                tracing::warn!("the database knows less than before: it is an older copy; all of it is loaded, through the guard");
+                tracing::warn!(
+                    "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
+                );
                 self.load_at = Some(now);
                 *watermark = Watermark(i64::MAX);
                 return Ok(());
@@ -270,7 +275,9 @@ impl Follower {
         let Some(basis) = self.begin_generation(now) else { return };
         let generation = self.generation;
         let job = match (what, &self.basis) {
-            (Build::Load, _) => Job::Load { basis, generation, accepted: self.accepted, config: self.config.clone() },
+            (Build::Load, _) => {
+                Job::Load { basis, generation, accepted: self.accepted, config: self.config.clone() }
+            }
             (Build::Fold, Some((database, watermark))) => {
                 let meta = snapshot::Meta { watermark: watermark.0, database: database.clone() };
                 Job::Fold { basis, generation, meta, config: self.config.clone() }
@@ -345,8 +352,13 @@ impl Follower {
             Built::Taken { table, basis, meta, counts, refusals, loaded } => {
                 let stats = table.stats();
                 tracing::info!(
-                    links = stats.links, targets = stats.targets, bytes = table.bytes(), refused = counts.refused,
-                    absent = stats.absent, generation = self.generation, "the table of links was built"
+                    links = stats.links,
+                    targets = stats.targets,
+                    bytes = table.bytes(),
+                    refused = counts.refused,
+                    absent = stats.absent,
+                    generation = self.generation,
+                    "the table of links was built"
                 );
                 self.links.rcu(|links| Arc::new(links.rebuilt(Arc::clone(&table), &basis)));
                 if loaded {
@@ -361,7 +373,9 @@ impl Follower {
             Built::Held { held, meta } => {
                 if self.held != Some(held) {
                     tracing::error!(
-                        known = held.known, newly_absent = held.newly_absent, forgotten = held.forgotten,
+                        known = held.known,
+                        newly_absent = held.newly_absent,
+                        forgotten = held.forgotten,
                         "the load is held back: it would drop more links than `links.drop_max` allows; \
                          links go on as before; look at the database, then `holdfast links accept`"
                     );
@@ -403,16 +417,21 @@ impl Follower {
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
-        if let Some(log) = &mut self.log {
-            if let Err(error) = log.sync() {
-                tracing::error!(error = %chain(&error), "the log of links failed; it is begun anew");
-                self.log = None;
-            }
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.sync()
+        {
+            tracing::error!(error = %chain(&error), "the log of links failed; it is begun anew");
+            self.log = None;
         }
     }
 
     fn report(&self) {
-        self.board.report(&self.links.load(), self.log.as_ref().map_or(0, Log::bytes), self.held, self.building);
+        self.board.report(
+            &self.links.load(),
+            self.log.as_ref().map_or(0, Log::bytes),
+            self.held,
+            self.building,
+        );
     }
 }
 

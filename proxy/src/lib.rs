@@ -10,22 +10,22 @@ pub mod clock;
 pub mod event;
 pub mod metrics;
 
-pub mod route;
-pub mod journal;
 pub mod database;
+pub mod journal;
+pub mod route;
 
 pub mod links;
 pub mod policy;
 
-pub mod vitals;
-pub mod resolve;
 pub mod follow;
 pub mod record;
+pub mod resolve;
+pub mod vitals;
 
 pub mod respond;
 
-pub mod front;
 pub mod deliver;
+pub mod front;
 
 pub mod admin;
 

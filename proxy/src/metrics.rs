@@ -20,8 +20,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use crate::event::{Class, Kind, Outcome};
 
 /// Upper bounds in microseconds for answers, which take from a few microseconds to a slow disk's second.
-pub const ANSWER_BOUNDS_US: &[u64] =
-    &[50, 100, 200, 400, 700, 1_000, 2_000, 4_000, 7_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000];
+pub const ANSWER_BOUNDS_US: &[u64] = &[
+    50, 100, 200, 400, 700, 1_000, 2_000, 4_000, 7_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000,
+];
 /// Upper bounds in microseconds for `fdatasync`.
 pub const SYNC_BOUNDS_US: &[u64] =
     &[100, 200, 400, 700, 1_000, 2_000, 4_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
@@ -96,7 +97,9 @@ pub struct SiteCore {
 impl SiteCore {
     /// Counts one answered hit.
     pub fn answered(&self, kind: Kind, outcome: Outcome) {
-        if let Some(count) = self.requests.get(kind as usize - 1).and_then(|row| row.get(outcome as usize - 1)) {
+        if let Some(count) =
+            self.requests.get(kind as usize - 1).and_then(|row| row.get(outcome as usize - 1))
+        {
             count.one();
         }
     }
@@ -141,7 +144,12 @@ impl Sites {
     #[must_use]
     pub fn promised(&self, class: Class) -> u64 {
         let sites = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        sites.values().flat_map(|cores| cores.iter()).filter_map(|core| core.answers.get(class as usize - 1)).map(Count::total).sum()
+        sites
+            .values()
+            .flat_map(|cores| cores.iter())
+            .filter_map(|core| core.answers.get(class as usize - 1))
+            .map(Count::total)
+            .sum()
     }
 
     /// Unrecorded hits, summed over all sites and threads.
@@ -166,7 +174,11 @@ impl Sites {
                 }
             }
             for (row, class) in Class::ALL.iter().enumerate() {
-                page.counter("answers", &[("site", name), ("class", class.label())], sum(&|core| &core.answers[row]));
+                page.counter(
+                    "answers",
+                    &[("site", name), ("class", class.label())],
+                    sum(&|core| &core.answers[row]),
+                );
             }
             page.counter("unrecorded_events", &[("site", name)], sum(&|core| &core.unrecorded));
             page.counter("unrouted_requests", &[("site", name)], sum(&|core| &core.unrouted));
@@ -351,7 +363,9 @@ impl Page {
     /// Sets the counter `holdfast_<name>_total`.
     pub fn counter(&self, name: &str, labels: &[(&'static str, &str)], total: u64) {
         let name = format!("holdfast_{name}_total");
-        metrics::with_local_recorder(&self.recorder, || metrics::counter!(name, &owned(labels)).absolute(total));
+        metrics::with_local_recorder(&self.recorder, || {
+            metrics::counter!(name, &owned(labels)).absolute(total)
+        });
     }
 
     /// Sets the gauge `holdfast_<name>`; the name carries the unit.
@@ -374,7 +388,10 @@ impl Page {
                 .filter_map(|part| part.counts.get(bucket))
                 .map(|count| count.load(Relaxed))
                 .sum::<u64>();
-            let le = first.bounds_us.get(bucket).map_or("+Inf".to_owned(), |&us| (us as f64 / 1e6).to_string());
+            let le = first
+                .bounds_us
+                .get(bucket)
+                .map_or_else(|| "+Inf".to_owned(), |&us| (us as f64 / 1e6).to_string());
             let _ = writeln!(lines, "holdfast_{name}_bucket{{le=\"{le}\"}} {below}");
         }
         let sum: u64 = parts.iter().map(|part| part.sum_ns.load(Relaxed)).sum();
@@ -464,7 +481,10 @@ mod tests {
         let plane = Plane::new(2);
         plane.sites.site("shop");
         let text = page_of(|page| plane.write(page));
-        assert!(text.contains("holdfast_requests_total{site=\"shop\",kind=\"click\",outcome=\"redirected\"} 0"), "{text}");
+        assert!(
+            text.contains("holdfast_requests_total{site=\"shop\",kind=\"click\",outcome=\"redirected\"} 0"),
+            "{text}"
+        );
         assert!(text.contains("holdfast_refused_total{reason=\"unknown_host\"} 0"), "{text}");
         assert!(text.contains("# HELP holdfast_requests_total "), "{text}");
     }
@@ -488,7 +508,13 @@ mod tests {
             histogram.observe(Duration::from_micros(us));
         }
         let text = page_of(|page| page.histogram("answer_duration_seconds", [&histogram].into_iter()));
-        for line in ["_bucket{le=\"0.00005\"} 2", "_bucket{le=\"0.0001\"} 3", "_bucket{le=\"+Inf\"} 4", "_count 4", "_sum 0.00112"] {
+        for line in [
+            "_bucket{le=\"0.00005\"} 2",
+            "_bucket{le=\"0.0001\"} 3",
+            "_bucket{le=\"+Inf\"} 4",
+            "_count 4",
+            "_sum 0.00112",
+        ] {
             assert!(text.contains(line), "{line} in {text}");
         }
     }

@@ -113,10 +113,10 @@ struct Turn {
 
 impl Turn {
     fn raise(&self) {
-        if !self.due.replace(true) {
-            if let Some(waker) = self.waker.borrow().as_ref() {
-                waker.wake_by_ref();
-            }
+        if !self.due.replace(true)
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
         }
     }
 

@@ -19,7 +19,9 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Expiry;
 use crate::event::UnixMillis;
-use crate::policy::{Active, Cause, Health, Listed, Monitor, NotOpen, Part, Signal, Transition, Window, WindowFault, Windows};
+use crate::policy::{
+    Active, Cause, Health, Listed, Monitor, NotOpen, Part, Signal, Transition, Window, WindowFault, Windows,
+};
 
 /// The health of the needed parts at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +95,12 @@ impl Vitals {
     ///
     /// Windows by hand are read from `windows_file`; a file that cannot be read is set aside and logged.
     #[must_use]
-    pub fn new(monitor: Monitor, configured: Vec<Window>, windows_file: PathBuf, now: UnixMillis) -> Arc<Self> {
+    pub fn new(
+        monitor: Monitor,
+        configured: Vec<Window>,
+        windows_file: PathBuf,
+        now: UnixMillis,
+    ) -> Arc<Self> {
         let windows = restore(configured, &windows_file);
         let published = Vital { database: monitor.health(), expiry: Expiry::Counts };
         let vitals = Arc::new(Self {
@@ -142,7 +149,9 @@ impl Vitals {
         self.look(&mut state, now);
         if self.published.load().expiry != expiry {
             match expiry {
-                Expiry::Ignored => tracing::error!("the clock is behind the time of the links' table; links do not expire until it is right"),
+                Expiry::Ignored => tracing::error!(
+                    "the clock is behind the time of the links' table; links do not expire until it is right"
+                ),
                 Expiry::Counts => tracing::info!("the clock is right again; links expire as usual"),
             }
             let database = state.monitor.health();
@@ -154,10 +163,14 @@ impl Vitals {
     ///
     /// # Errors
     /// [`WindowError`]; nothing has changed then.
-    pub fn begin(&self, part: Part, until: Option<UnixMillis>, reason: &str, now: UnixMillis) -> Result<Active, WindowError> {
-        self.change(now, |windows| {
-            windows.begin(part, until, reason, now).map_err(WindowError::Fault)
-        })
+    pub fn begin(
+        &self,
+        part: Part,
+        until: Option<UnixMillis>,
+        reason: &str,
+        now: UnixMillis,
+    ) -> Result<Active, WindowError> {
+        self.change(now, |windows| windows.begin(part, until, reason, now).map_err(WindowError::Fault))
     }
 
     /// Ends a window, one of the configuration too.
@@ -226,7 +239,9 @@ impl Vitals {
         let Some(transition) = transition else { return };
         let (from, to, cause) = (transition.from.label(), transition.to.label(), &transition.cause);
         match (&transition.to, cause) {
-            (Health::Down { .. }, Cause::Failures(_) | Cause::Gone) => tracing::error!(from, to, %cause, "the database is down; links go on from memory"),
+            (Health::Down { .. }, Cause::Failures(_) | Cause::Gone) => {
+                tracing::error!(from, to, %cause, "the database is down; links go on from memory")
+            }
             _ => tracing::info!(from, to, %cause, "the database's health changed"),
         }
         let expiry = self.published.load().expiry;
@@ -299,7 +314,9 @@ mod tests {
         vitals(&file, NOW).begin(Part::Database, Some(until), "move", NOW).unwrap();
 
         let again = vitals(&file, NOW.after(Duration::from_secs(60)));
-        assert!(matches!(again.published().load().database, Health::Window { until: end, .. } if end == until));
+        assert!(
+            matches!(again.published().load().database, Health::Window { until: end, .. } if end == until)
+        );
         assert!(!again.may_probe(), "nobody touches the database in a window");
         again.tick(until.after(Duration::from_millis(1)), Expiry::Counts);
         assert!(matches!(again.published().load().database, Health::Down { .. }), "not yet seen to be back");

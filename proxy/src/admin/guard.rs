@@ -28,9 +28,13 @@ impl Guard {
             return Err((StatusCode::MISDIRECTED_REQUEST, "Host must be localhost, 127.0.0.1 or [::1]"));
         }
         if let Some(token) = &self.token {
-            let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+            let given =
+                headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
             if !given.is_some_and(|given| same(given, token.as_bytes())) {
-                return Err((StatusCode::UNAUTHORIZED, "this listener asks for its token (`admin.token_file`)"));
+                return Err((
+                    StatusCode::UNAUTHORIZED,
+                    "this listener asks for its token (`admin.token_file`)",
+                ));
             }
         }
         match *method {

@@ -55,7 +55,8 @@ fn journal(view: &View, page: &Page) {
     page.gauge("journal_segments", &[], status.segments as f64);
     page.gauge("journal_spare_segments", &[], status.spare_segments as f64);
     page.gauge("journal_gap_events", &[], status.journals.iter().map(gap_events).sum::<u64>() as f64);
-    let torn: u64 = status.journals.iter().filter_map(|journal| Some(journal.report.as_ref()?.torn_bytes)).sum();
+    let torn: u64 =
+        status.journals.iter().filter_map(|journal| Some(journal.report.as_ref()?.torn_bytes)).sum();
     page.gauge("journal_torn_bytes", &[], torn as f64);
     let up = matches!(status.state, journal::State::Up);
     page.gauge("part_up", &[("part", "journal")], f64::from(u8::from(up)));

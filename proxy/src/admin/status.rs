@@ -229,7 +229,10 @@ impl View {
             links: self.links_status(),
             journal: self.journal_status(),
             delivery: self.sinks.iter().map(|board| delivery(board)).collect(),
-            answers: Class::ALL.iter().map(|&class| (class.label().to_owned(), plane.sites.promised(class))).collect(),
+            answers: Class::ALL
+                .iter()
+                .map(|&class| (class.label().to_owned(), plane.sites.promised(class)))
+                .collect(),
             unrecorded: plane.sites.unrecorded(),
             connections: plane.connections(),
         }

@@ -15,7 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::{Addresses, AdminListener, Edge, Origin, RunError, all_listeners, hand_over_socket, join_within, limits, sites};
+use super::{
+    Addresses, AdminListener, Edge, Origin, RunError, all_listeners, hand_over_socket, join_within, limits,
+    sites,
+};
 use crate::admin::{self, Adopt, Command, Guard, Reply};
 use crate::clock::{self, Expiry};
 use crate::config::{self, AdminAddress, Config};
@@ -63,7 +66,12 @@ struct Control {
 }
 
 /// Runs the edge until its end.
-pub(super) fn run(edge: Edge, config: Config, origin: Origin, ready: impl FnOnce(&Addresses)) -> Result<(), RunError> {
+pub(super) fn run(
+    edge: Edge,
+    config: Config,
+    origin: Origin,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), RunError> {
     let system = |what| move |error| RunError::System(what, error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -83,7 +91,8 @@ async fn control(
     let (commands, mut orders) = mpsc::channel(16);
     let (hand_overs, mut handed) = mpsc::channel(4);
 
-    let (listener, admin_handed, admin_address) = admin_listener(&edge.admin).map_err(system("admin.listen cannot be used"))?;
+    let (listener, admin_handed, admin_address) =
+        admin_listener(&edge.admin).map_err(system("admin.listen cannot be used"))?;
     let guard = Guard {
         local: match &config.admin.listen {
             AdminAddress::Tcp(address) => address.ip().is_loopback(),
@@ -103,10 +112,10 @@ async fn control(
         tracing::info!(role = "http", %address, "listening");
     }
     tracing::info!(role = "admin", address = addresses.admin, "listening");
-    if let Some(old) = edge.taken_over.take() {
-        if let Err(error) = old.ready() {
-            tracing::warn!(%error, "the program before us could not be told to end");
-        }
+    if let Some(old) = edge.taken_over.take()
+        && let Err(error) = old.ready()
+    {
+        tracing::warn!(%error, "the program before us could not be told to end");
     }
     notify(&[NotifyState::Ready]);
     ready(&addresses);
@@ -167,7 +176,12 @@ impl Control {
             Command::Reload => self.reload(),
             Command::BeginWindow { of, until, reason } => {
                 let part = part(&of)?;
-                let active = self.edge.shared.vitals.begin(part, until, &reason, now).map_err(|error| chain(&error))?;
+                let active = self
+                    .edge
+                    .shared
+                    .vitals
+                    .begin(part, until, &reason, now)
+                    .map_err(|error| chain(&error))?;
                 Ok(json!({ "of": of, "until_ms": active.until.0, "reason": active.reason.as_ref() }))
             }
             Command::EndWindow { of } => {
@@ -182,7 +196,9 @@ impl Control {
                     .try_send(follow::Event::Accept(reply))
                     .map_err(|_| "the follower is busy; try again".to_owned())?;
                 match answer.recv_timeout(Duration::from_secs(10)) {
-                    Ok(Ok(held)) => Ok(json!({ "accepted": { "newly_absent": held.newly_absent, "forgotten": held.forgotten } })),
+                    Ok(Ok(held)) => Ok(
+                        json!({ "accepted": { "newly_absent": held.newly_absent, "forgotten": held.forgotten } }),
+                    ),
                     Ok(Err(follow::NothingHeld)) => Err("no load is held back".to_owned()),
                     Err(_) => Err("the follower gave no answer; look at `holdfast status`".to_owned()),
                 }
@@ -205,14 +221,19 @@ impl Control {
             Some(id) => Some(id.parse().map_err(|_| format!("\"{id}\" is no journal id"))?),
         };
         let adopted = self.edge.sink_orders.adopt(from, journal)?;
-        let adopted: Vec<_> =
-            adopted.iter().map(|(id, after)| json!({ "journal": id.to_string(), "after": after.0 })).collect();
+        let adopted: Vec<_> = adopted
+            .iter()
+            .map(|(id, after)| json!({ "journal": id.to_string(), "after": after.0 }))
+            .collect();
         Ok(json!({ "adopted": adopted }))
     }
 
     /// Applies a new configuration whole, or keeps the old one and says why.
     fn reload(&mut self) -> Reply {
-        let started = [NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"))];
+        let started = [
+            NotifyState::Reloading,
+            NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading")),
+        ];
         notify(&started);
         let outcome = config::reload(&self.origin.file, &self.origin.environment, &self.config)
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
@@ -230,7 +251,10 @@ impl Control {
             Err(why) => {
                 reloads.refused.fetch_add(1, Relaxed);
                 reloads.last_refused.store(true, Relaxed);
-                tracing::error!(faults = why, "the new configuration is refused; the old configuration goes on");
+                tracing::error!(
+                    faults = why,
+                    "the new configuration is refused; the old configuration goes on"
+                );
                 Err(format!("the new configuration is refused, the old one goes on:\n{why}"))
             }
         }
@@ -288,7 +312,9 @@ impl Control {
                         let _ = self.edge.follow_events.try_send(follow::Event::Resume);
                     }
                     Ok(false) | Err(_) => {
-                        tracing::error!("the data folder is locked by another process; links stay as they are");
+                        tracing::error!(
+                            "the data folder is locked by another process; links stay as they are"
+                        );
                     }
                 }
             }
@@ -320,7 +346,9 @@ impl Control {
         // Nothing else runs on the control thread any more but the admin listener, which a look at
         // an ending edge can wait for.
         if !edge.threads.end(rest, &edge.journal, &edge.sink_orders, &edge.follow_events) {
-            tracing::warn!("some connections or parts did not end in time; what was promised is in the journal");
+            tracing::warn!(
+                "some connections or parts did not end in time; what was promised is in the journal"
+            );
         }
         tracing::info!("ended");
     }
@@ -353,16 +381,20 @@ async fn watch_for_take_over(path: PathBuf, hand_overs: mpsc::Sender<HandOver>) 
             Ok(stream)
         });
         let Ok(mut stream) = asked else { continue };
-        let answer = tokio::task::spawn_blocking(move || Ok::<_, io::Error>((sockets::asked(&mut stream)?, stream))).await;
-        if let Ok(Ok((true, stream))) = answer {
-            if hand_overs.send(HandOver::Asked(stream)).await.is_err() {
-                return;
-            }
+        let answer =
+            tokio::task::spawn_blocking(move || Ok::<_, io::Error>((sockets::asked(&mut stream)?, stream)))
+                .await;
+        if let Ok(Ok((true, stream))) = answer
+            && hand_overs.send(HandOver::Asked(stream)).await.is_err()
+        {
+            return;
         }
     }
 }
 
-fn admin_listener(admin: &AdminListener) -> io::Result<(admin::Listener, Option<std::net::TcpListener>, String)> {
+fn admin_listener(
+    admin: &AdminListener,
+) -> io::Result<(admin::Listener, Option<std::net::TcpListener>, String)> {
     match admin {
         AdminListener::Tcp(listener) => {
             let address = listener.local_addr()?.to_string();
@@ -431,11 +463,9 @@ impl super::Threads {
         follow: &std::sync::mpsc::SyncSender<follow::Event>,
     ) -> bool {
         let mut ended = true;
-        let mut left = rest;
+        let deadline = Instant::now() + rest;
         for thread in self.data {
-            let begun = std::time::Instant::now();
-            ended &= join_within(thread, left);
-            left = left.saturating_sub(begun.elapsed());
+            ended &= join_within(thread, deadline.saturating_duration_since(Instant::now()));
         }
         journal.stop();
         ended &= self.committer.is_none_or(|thread| join_within(thread, PART_WAIT));

@@ -79,7 +79,8 @@ impl DataFolder {
 
     /// Takes the lock; false when another process has it.
     pub(super) fn lock(&mut self) -> io::Result<bool> {
-        let file = File::options().create(true).write(true).truncate(false).open(self.path.join("edge.lock"))?;
+        let file =
+            File::options().create(true).write(true).truncate(false).open(self.path.join("edge.lock"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 self.lock = Some(file);

@@ -62,9 +62,15 @@ impl Orders {
     }
 
     /// Tells the pump where to go on; blocks for at most ten seconds.
-    pub(super) fn adopt(&self, from: AdoptFrom, journal: Option<JournalId>) -> Result<Vec<(JournalId, Sequence)>, String> {
+    pub(super) fn adopt(
+        &self,
+        from: AdoptFrom,
+        journal: Option<JournalId>,
+    ) -> Result<Vec<(JournalId, Sequence)>, String> {
         let (reply, answer) = sync_channel(1);
-        self.adoptions.try_send((from, journal, reply)).map_err(|_| "the pump is busy; try again".to_owned())?;
+        self.adoptions
+            .try_send((from, journal, reply))
+            .map_err(|_| "the pump is busy; try again".to_owned())?;
         match answer.recv_timeout(Duration::from_secs(10)) {
             Ok(done) => done.map_err(|error| error.to_string()),
             Err(_) => Err("the pump gave no answer; look at `holdfast status`".to_owned()),

@@ -26,7 +26,10 @@ impl Shares {
             let over = self.flags.len() > 1 && journal.usage(tag(name)) > share_bytes;
             if flag.swap(over, Relaxed) != over {
                 if over {
-                    tracing::error!(site = name, "the site fills its share of the journal; its hits are answered but not recorded");
+                    tracing::error!(
+                        site = name,
+                        "the site fills its share of the journal; its hits are answered but not recorded"
+                    );
                 } else {
                     tracing::info!(site = name, "the site is within its share of the journal again");
                 }

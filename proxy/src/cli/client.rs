@@ -33,16 +33,20 @@ impl Client {
     pub fn find(running: &Running) -> Result<Self, Failure> {
         let configured = match (&running.config, &running.admin) {
             (Some(file), _) => Some(super::serve::load(file)?),
-            (None, None) if Path::new("holdfast.toml").exists() => Some(super::serve::load(Path::new("holdfast.toml"))?),
+            (None, None) if Path::new("holdfast.toml").exists() => {
+                Some(super::serve::load(Path::new("holdfast.toml"))?)
+            }
             _ => None,
         };
         let address = running
             .admin
             .clone()
-            .or_else(|| configured.as_ref().map(|config| match &config.admin.listen {
-                AdminAddress::Tcp(address) => address.to_string(),
-                AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-            }))
+            .or_else(|| {
+                configured.as_ref().map(|config| match &config.admin.listen {
+                    AdminAddress::Tcp(address) => address.to_string(),
+                    AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+                })
+            })
             .unwrap_or_else(|| ADMIN_DEFAULT.to_owned());
         let token = match &running.token_file {
             Some(file) => Some(
@@ -72,7 +76,12 @@ impl Client {
         self.send(Method::POST, path, Some(body))
     }
 
-    fn send(&self, method: Method, path: &str, body: Option<&serde_json::Value>) -> Result<serde_json::Value, Failure> {
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -88,7 +97,10 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(value);
         }
-        let said = value.get("error").and_then(|error| error.as_str()).map_or_else(|| value.to_string(), str::to_owned);
+        let said = value
+            .get("error")
+            .and_then(|error| error.as_str())
+            .map_or_else(|| value.to_string(), str::to_owned);
         Err(Failure::Other(said))
     }
 
@@ -99,10 +111,14 @@ impl Client {
         body: Option<&serde_json::Value>,
     ) -> Result<(u16, Bytes), String> {
         let nobody = |error: &dyn std::fmt::Display| {
-            format!("no edge answers at {} ({error}); is it running? name it by --config or --admin", self.address)
+            format!(
+                "no edge answers at {} ({error}); is it running? name it by --config or --admin",
+                self.address
+            )
         };
         let text = body.map(ToString::to_string).unwrap_or_default();
-        let mut request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
+        let mut request =
+            Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }

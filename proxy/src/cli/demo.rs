@@ -56,7 +56,8 @@ impl Demo {
 
         let config = serve::load(&file)?;
         serve::log_to_stderr(&config);
-        let imported = links::import(&folder.join("links.csv"), Format::Csv, &path, &links::Manner::default())?;
+        let imported =
+            links::import(&folder.join("links.csv"), Format::Csv, &path, &links::Manner::default())?;
         let origin = Origin { file, environment: Vec::new() };
         app::run(config, Start { origin, takeover: false }, |addresses| {
             greet(addresses, imported.rows);

@@ -25,10 +25,13 @@ impl Init {
         let tried = format!("cannot make {}", self.dir.display());
         let occupied = fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_some());
         if occupied {
-            return Err(Failure::Other(format!("{tried}: it is there already and not empty; name another folder")));
+            return Err(Failure::Other(format!(
+                "{tried}: it is there already and not empty; name another folder"
+            )));
         }
         fs::create_dir_all(self.dir.join("data")).map_err(|error| Failure::of(&tried, &error))?;
-        database::create(&self.dir.join("holdfast.db"), clock::now()).map_err(|error| Failure::of(&tried, &error))?;
+        database::create(&self.dir.join("holdfast.db"), clock::now())
+            .map_err(|error| Failure::of(&tried, &error))?;
         fs::write(self.dir.join("holdfast.toml"), STARTER).map_err(|error| Failure::of(&tried, &error))?;
         let dir = self.dir.display();
         output::line(format_args!(

@@ -86,13 +86,16 @@ impl Folder {
             let id = text.parse().map_err(|_| Failure::Other(format!("\"{text}\" is no journal id")))?;
             return Ok(vec![id]);
         }
-        inspect::journals(&self.disk, &self.path).map_err(|error| Failure::of("cannot list the journals", &error))
+        inspect::journals(&self.disk, &self.path)
+            .map_err(|error| Failure::of("cannot list the journals", &error))
     }
 }
 
 fn stat(look: &Look) -> Result<(), Failure> {
     let folder = Folder::of(&look.configured)?;
-    let mut table = output::Table::new(&["journal", "opened", "first", "end", "records", "segments", "bytes", "torn", "lost"]);
+    let mut table = output::Table::new(&[
+        "journal", "opened", "first", "end", "records", "segments", "bytes", "torn", "lost",
+    ]);
     let mut all = Vec::new();
     for id in folder.journals(look.journal.as_deref())? {
         let stat = inspect::stat(&folder.disk, &folder.path, id)
@@ -140,7 +143,10 @@ fn verify(look: &Look) -> Result<(), Failure> {
             let place = finding.offset.map_or_else(String::new, |offset| format!(" at byte {offset}"));
             let file = finding.file.display();
             if !look.json {
-                output::line(format_args!("{severity}: journal {id}, {file}{place}: {}\n  {}", finding.found, finding.advice));
+                output::line(format_args!(
+                    "{severity}: journal {id}, {file}{place}: {}\n  {}",
+                    finding.found, finding.advice
+                ));
             }
             all.push(json!({
                 "journal": id.to_string(), "severity": severity, "file": file.to_string(),
@@ -241,7 +247,16 @@ impl Reconcile {
 
 fn print(report: &deliver::Report) {
     let mut table = output::Table::new(&[
-        "journal", "appended", "delivered", "pending", "rejected", "quarantined", "expired", "missing", "doubled", "beyond",
+        "journal",
+        "appended",
+        "delivered",
+        "pending",
+        "rejected",
+        "quarantined",
+        "expired",
+        "missing",
+        "doubled",
+        "beyond",
     ]);
     for journal in &report.journals {
         table.row([
@@ -259,13 +274,19 @@ fn print(report: &deliver::Report) {
     }
     table.print();
     for journal in &report.journals {
-        for (what, ranges) in [("missing", &journal.missing), ("doubled", &journal.doubled), ("beyond", &journal.beyond)] {
+        for (what, ranges) in
+            [("missing", &journal.missing), ("doubled", &journal.doubled), ("beyond", &journal.beyond)]
+        {
             for (first, last) in &ranges.listed {
                 output::line(format_args!("{what}: journal {} sequences {first} to {last}", journal.journal));
             }
         }
     }
-    let verdict = if report.is_balanced() { "every event is accounted for" } else { "some events are not accounted for" };
+    let verdict = if report.is_balanced() {
+        "every event is accounted for"
+    } else {
+        "some events are not accounted for"
+    };
     output::line(verdict);
 }
 

@@ -131,7 +131,9 @@ impl Links {
                 if running.json {
                     output::json(&answer);
                 } else {
-                    output::line("The held load is accepted; links that it lacks go on until they were absent for links.forget_after.");
+                    output::line(
+                        "The held load is accepted; links that it lacks go on until they were absent for links.forget_after.",
+                    );
                 }
                 Ok(())
             }
@@ -170,11 +172,11 @@ impl Import {
         let config = serve::load(&self.configured.config)?;
         let path = config.database.path;
         if self.create && !path.exists() {
-            database::create(&path, clock::now()).map_err(|error| Failure::of("cannot make the database", &error))?;
+            database::create(&path, clock::now())
+                .map_err(|error| Failure::of("cannot make the database", &error))?;
         }
-        let format = match self.format.or_else(|| format::by_ending(&self.file)) {
-            Some(format) => format,
-            None => return Err(Failure::Other(format!("{}: name its format by --format", self.file.display()))),
+        let Some(format) = self.format.or_else(|| format::by_ending(&self.file)) else {
+            return Err(Failure::Other(format!("{}: name its format by --format", self.file.display())));
         };
         let manner = Manner { namespace: self.namespace, skip_bad: self.skip_bad };
         let imported = import(&self.file, format, &path, &manner)?;
@@ -251,8 +253,14 @@ pub fn import(file: &Path, format: Format, database: &Path, manner: &Manner) -> 
     Ok(imported)
 }
 
-fn commit(database: &mut Database, chunk: &mut Vec<OwnedLinkRow>, imported: &mut Imported) -> Result<(), Failure> {
-    let done = database.import(chunk).map_err(|error| Failure::of("the import stopped; run it again to go on", &error))?;
+fn commit(
+    database: &mut Database,
+    chunk: &mut Vec<OwnedLinkRow>,
+    imported: &mut Imported,
+) -> Result<(), Failure> {
+    let done = database
+        .import(chunk)
+        .map_err(|error| Failure::of("the import stopped; run it again to go on", &error))?;
     imported.inserted += done.inserted;
     imported.updated += done.updated;
     chunk.clear();
@@ -278,7 +286,11 @@ fn check(row: &OwnedLinkRow, seen: &mut HashSet<u128>) -> Result<bool, String> {
     hash.update(&row.namespace);
     hash.update(&row.token);
     if !seen.insert(hash.digest128()) {
-        return Err(format!("token \"{}\" stands twice in namespace \"{}\"", escape(&row.token), escape(&row.namespace)));
+        return Err(format!(
+            "token \"{}\" stands twice in namespace \"{}\"",
+            escape(&row.token),
+            escape(&row.namespace)
+        ));
     }
     Ok(repaired)
 }
@@ -328,7 +340,8 @@ impl Show {
             }
         }
         rows.retain(|row| self.namespace.as_ref().is_none_or(|name| name.as_bytes() == row.namespace));
-        let mut namespaces: Vec<String> = rows.iter().map(|row| escape(&row.namespace).into_owned()).collect();
+        let mut namespaces: Vec<String> =
+            rows.iter().map(|row| escape(&row.namespace).into_owned()).collect();
         namespaces.extend(self.namespace.clone().filter(|name| !namespaces.contains(name)));
         let client = Client::find(&self.running)?;
         let mut found = Vec::new();
@@ -337,7 +350,9 @@ impl Show {
                 .append_pair("namespace", &namespace)
                 .append_pair("token", &self.token)
                 .finish();
-            let edge = client.look(&format!("/link?{query}")).unwrap_or_else(|_| json!({ "state": "no edge answers" }));
+            let edge = client
+                .look(&format!("/link?{query}"))
+                .unwrap_or_else(|_| json!({ "state": "no edge answers" }));
             let row = rows.iter().find(|row| escape(&row.namespace) == namespace);
             found.push(json!({
                 "namespace": namespace,
@@ -371,7 +386,8 @@ fn print_shown(found: &[serde_json::Value]) {
             _ => "live".to_owned(),
         };
         table.row([text(&one["namespace"]), "database".to_owned(), state, text(&database["url"])]);
-        let place = one["edge"]["place"].as_str().map_or("edge".to_owned(), |place| format!("edge, {place}"));
+        let place =
+            one["edge"]["place"].as_str().map_or_else(|| "edge".to_owned(), |place| format!("edge, {place}"));
         table.row([text(&one["namespace"]), place, text(&one["edge"]["state"]), text(&one["edge"]["url"])]);
     }
     table.print();
@@ -396,8 +412,11 @@ impl Refused {
                     state,
                 };
                 if let Err(reason) = Entry::approve(&entry, Origin::Change) {
-                    let (namespace, token) = (escape(row.namespace).into_owned(), escape(row.token).into_owned());
-                    refused.push(json!({ "namespace": namespace, "token": token, "reason": reason.to_string() }));
+                    let (namespace, token) =
+                        (escape(row.namespace).into_owned(), escape(row.token).into_owned());
+                    refused.push(
+                        json!({ "namespace": namespace, "token": token, "reason": reason.to_string() }),
+                    );
                     table.row([namespace, token, reason.to_string()]);
                 }
                 Ok(())
@@ -428,7 +447,11 @@ fn fold(folder: &Path) -> Result<(builder::Finished, snapshot::Meta), Failure> {
         if let (Ok(entry), Ok(namespace)) =
             (Entry::approve(&record.row, record.origin), namespaces.intern(record.row.namespace))
         {
-            changes.push(Change { namespace, token: record.row.token.into(), entry: std::sync::Arc::new(entry) });
+            changes.push(Change {
+                namespace,
+                token: record.row.token.into(),
+                entry: std::sync::Arc::new(entry),
+            });
         }
     })
     .map_err(|error| failed(&error))?;
@@ -440,7 +463,8 @@ fn fold(folder: &Path) -> Result<(builder::Finished, snapshot::Meta), Failure> {
         looked_up_max: u64::MAX,
         guard: guard::Settings { forget_after: Duration::MAX, drop_max_ppm: 1_000_000 },
     };
-    let finished = builder::fold(links, namespaces, settings, clock::now()).map_err(|error| failed(&error))?;
+    let finished =
+        builder::fold(links, namespaces, settings, clock::now()).map_err(|error| failed(&error))?;
     Ok((finished, loaded.meta))
 }
 
@@ -449,8 +473,8 @@ fn export_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let (finished, meta) = fold(&config.data.join("links"))?;
     let tried = format!("cannot write {}", file.file.display());
     let scratch = Scratch::beside(&file.file).map_err(|error| Failure::of(&tried, &error))?;
-    let written =
-        snapshot::write(&scratch.0, 1, &finished.table, &meta).map_err(|error| Failure::of(&tried, &error))?;
+    let written = snapshot::write(&scratch.0, 1, &finished.table, &meta)
+        .map_err(|error| Failure::of(&tried, &error))?;
     std::fs::rename(&written.path, &file.file).map_err(|error| Failure::of(&tried, &error))?;
     output::line(format_args!("{} links, {} bytes", finished.table.stats().links, written.bytes));
     Ok(())
@@ -462,10 +486,12 @@ fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let _locked = crate::app::lock(&config.data).map_err(|error| Failure::of(&tried, &error))?;
     let folder = config.data.join("links");
     let scratch = Scratch::beside(&folder.join("import")).map_err(|error| Failure::of(&tried, &error))?;
-    std::fs::copy(&file.file, scratch.0.join(snapshot::file_name(1))).map_err(|error| Failure::of(&tried, &error))?;
+    std::fs::copy(&file.file, scratch.0.join(snapshot::file_name(1)))
+        .map_err(|error| Failure::of(&tried, &error))?;
     let (finished, meta) = fold(&scratch.0)?;
     let generation = snapshot::newest_generation(&folder).map_err(|error| Failure::of(&tried, &error))? + 1;
-    snapshot::write(&folder, generation, &finished.table, &meta).map_err(|error| Failure::of(&tried, &error))?;
+    snapshot::write(&folder, generation, &finished.table, &meta)
+        .map_err(|error| Failure::of(&tried, &error))?;
     output::line(format_args!("{} links are this edge's now; start it", finished.table.stats().links));
     Ok(())
 }

@@ -124,8 +124,8 @@ pub(super) fn status(running: &Running) -> Result<(), Failure> {
         output::json(&answer);
         return Ok(());
     }
-    let status: Status =
-        serde_json::from_value(answer).map_err(|error| Failure::of("the edge is of another release", &error))?;
+    let status: Status = serde_json::from_value(answer)
+        .map_err(|error| Failure::of("the edge is of another release", &error))?;
     screen(&status);
     Ok(())
 }
@@ -152,7 +152,14 @@ fn list(windows: &serde_json::Value) {
         let text = |key: &str| window[key].as_str().unwrap_or_default().to_owned();
         let at = |key: &str| window[key].as_u64().map_or_else(String::new, time);
         let by_hand = if window["by_hand"] == true { "yes" } else { "no" };
-        table.row([text("of"), at("from_ms"), at("until_ms"), text("stage"), by_hand.to_owned(), text("reason")]);
+        table.row([
+            text("of"),
+            at("from_ms"),
+            at("until_ms"),
+            text("stage"),
+            by_hand.to_owned(),
+            text("reason"),
+        ]);
     }
     table.print();
 }
@@ -167,7 +174,11 @@ fn screen(status: &Status) {
     let detail = match (database.until_ms, database.since_ms) {
         (Some(until), _) => {
             let reason = database.reason.as_deref().filter(|reason| !reason.is_empty());
-            format!("until {}; {held}{}", time(until), reason.map_or_else(String::new, |reason| format!(" ({reason})")))
+            format!(
+                "until {}; {held}{}",
+                time(until),
+                reason.map_or_else(String::new, |reason| format!(" ({reason})"))
+            )
         }
         (None, Some(since)) => format!("since {}; links go on from memory", time(since)),
         (None, None) => held.to_owned(),
@@ -190,7 +201,11 @@ fn screen(status: &Status) {
         ),
     );
     if links.absent + links.refused > 0 {
-        row("", String::new(), format!("{} absent from the last load, {} refused", links.absent, links.refused));
+        row(
+            "",
+            String::new(),
+            format!("{} absent from the last load, {} refused", links.absent, links.refused),
+        );
     }
     if let Some(held) = &links.held {
         row(
@@ -218,21 +233,33 @@ fn screen(status: &Status) {
         ),
     );
     if journal.gap_events > 0 {
-        row("", "DAMAGE".to_owned(), format!("{} events lost; see `holdfast journal verify`", journal.gap_events));
+        row(
+            "",
+            "DAMAGE".to_owned(),
+            format!("{} events lost; see `holdfast journal verify`", journal.gap_events),
+        );
     }
     for sink in &status.delivery {
-        let lag = if sink.lag_events == u64::MAX { "not looked yet".to_owned() } else { format!("{} behind, {:.1} s", sink.lag_events, sink.lag_s) };
+        let lag = if sink.lag_events == u64::MAX {
+            "not looked yet".to_owned()
+        } else {
+            format!("{} behind, {:.1} s", sink.lag_events, sink.lag_s)
+        };
         let state = if sink.standing.is_some() { "STANDING" } else { "delivering" };
         row(
             "sink",
             format!("{}: {state}", sink.sink),
-            format!("{} delivered, {} rejected, {} failures; {lag}", sink.delivered, sink.rejected, sink.failures),
+            format!(
+                "{} delivered, {} rejected, {} failures; {lag}",
+                sink.delivered, sink.rejected, sink.failures
+            ),
         );
         if let Some(standing) = &sink.standing {
             row("", String::new(), standing.clone());
         }
     }
-    let answers: Vec<String> = status.answers.iter().map(|(class, count)| format!("{count} {class}")).collect();
+    let answers: Vec<String> =
+        status.answers.iter().map(|(class, count)| format!("{count} {class}")).collect();
     row("answers", answers.join(", "), format!("{} unrecorded", status.unrecorded));
     table.print();
 }
@@ -242,7 +269,9 @@ fn time(ms: u64) -> String {
     i64::try_from(ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .map_or_else(String::new, |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string())
+        .map_or_else(String::new, |at| {
+            at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+        })
 }
 
 fn span(seconds: u64) -> String {

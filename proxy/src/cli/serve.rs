@@ -49,8 +49,9 @@ impl Check {
             output::line(config.effective_toml().trim_end());
         }
         if self.connect {
-            let mut database = database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
-                .map_err(|error| Failure::of("database.url", &error))?;
+            let mut database =
+                database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
+                    .map_err(|error| Failure::of("database.url", &error))?;
             database.changed().map_err(|error| Failure::of("database.url", &error))?;
             output::note(format_args!("the database answers: {}", config.database.path.display()));
         }

@@ -127,8 +127,9 @@ pub fn open(path: &Path, access: Access, timeout: Duration) -> Result<Database, 
     if stat(path)?.0 != before.0 {
         return Err(replaced(path, "was replaced while it was opened"));
     }
-    settle(&connection, path, access)?;
+    // Looked at before it is set up: setting up writes, and an empty file is a fault that stays empty.
     let (uuid, schema) = recognise(&connection, path)?;
+    settle(&connection, path, access)?;
     let database = Database {
         connection,
         deadline,

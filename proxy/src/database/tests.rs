@@ -1,5 +1,7 @@
 //! Tests of the database on real files: what users do to it, and what happens to files.
 
+#![expect(clippy::disallowed_methods, reason = "deadlines are held against real time")]
+
 use super::*;
 use crate::event::UnixMillis;
 use std::fs;

@@ -117,6 +117,7 @@ impl<R: Source, S: Sink> Pump<R, S> {
         order.last = after.0;
         self.sink.take(&order)?;
         self.adoptions.remove(&kept.id);
+        self.unaudited.remove(&kept.id);
         self.overlaps.insert(kept.id, kept.end);
         self.alarms.raise(Alarm::Adopted { journal: kept.id, after });
         self.reached.insert(kept.id, after);

@@ -12,12 +12,12 @@ use arc_swap::ArcSwap;
 use super::{Config, Event, builder_settings, chain, row};
 use crate::clock;
 use crate::database::{self, Access, Stop};
+use crate::links::Links;
 use crate::links::builder::{self, Builder, Finished, Refusal, TooLarge};
 use crate::links::guard::{Counts, Held, Verdict, decide};
 use crate::links::namespaces::Namespaces;
 use crate::links::snapshot::{self, Meta};
 use crate::links::table::Table;
-use crate::links::Links;
 use crate::vitals::Vitals;
 
 /// Rows between two looks at whether the database may still be used.
@@ -38,7 +38,14 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub enum Built {
     /// A table to publish.
-    Taken { table: Arc<Table>, basis: Links, meta: Meta, counts: Counts, refusals: Vec<Refusal>, loaded: bool },
+    Taken {
+        table: Arc<Table>,
+        basis: Links,
+        meta: Meta,
+        counts: Counts,
+        refusals: Vec<Refusal>,
+        loaded: bool,
+    },
     /// The guard holds the load.
     Held { held: Held, meta: Meta },
     /// It could not be built.
@@ -88,7 +95,9 @@ impl Mill {
 
     fn build(&self, job: Job) -> Built {
         match job {
-            Job::Load { basis, generation, accepted, config } => self.load(basis, generation, accepted, &config),
+            Job::Load { basis, generation, accepted, config } => {
+                self.load(basis, generation, accepted, &config)
+            }
             Job::Fold { basis, generation, meta, config } => {
                 let settings = builder_settings(&config, (self.seeds)());
                 match builder::fold(basis, self.namespaces.clone(), settings, clock::now()) {
@@ -105,19 +114,20 @@ impl Mill {
         let mut builder = Builder::new(basis, self.namespaces.clone(), settings);
         let mut rows = 0u64;
         let mut too_large: Option<TooLarge> = None;
-        let loaded = database::open(&config.database, Access::ReadOnly, config.timeout).and_then(|mut database| {
-            let loaded = database.load(&mut |link| {
-                rows += 1;
-                if rows.is_multiple_of(ROWS_PER_LOOK) && !self.vitals.database_is_up() {
-                    return Err(Stop);
-                }
-                builder.push(&row(&link)).map_err(|error| {
-                    too_large = Some(error);
-                    Stop
-                })
-            })?;
-            Ok((database.identity().uuid.to_string(), loaded.watermark.0))
-        });
+        let loaded =
+            database::open(&config.database, Access::ReadOnly, config.timeout).and_then(|mut database| {
+                let loaded = database.load(&mut |link| {
+                    rows += 1;
+                    if rows.is_multiple_of(ROWS_PER_LOOK) && !self.vitals.database_is_up() {
+                        return Err(Stop);
+                    }
+                    builder.push(&row(&link)).map_err(|error| {
+                        too_large = Some(error);
+                        Stop
+                    })
+                })?;
+                Ok((database.identity().uuid.to_string(), loaded.watermark.0))
+            });
         let (database, watermark) = match (loaded, too_large) {
             (Ok(loaded), _) => loaded,
             (Err(_), Some(error)) => return Built::Failed { error: error.to_string() },
@@ -144,4 +154,3 @@ fn keep(finished: Finished, generation: u64, meta: Meta, config: &Config, loaded
     }
     Built::Taken { table: Arc::new(table), basis, meta, counts, refusals, loaded }
 }
-

@@ -86,11 +86,15 @@ fn named_host<B>(request: &Request<B>) -> Result<Option<&[u8]>, Invalid> {
     match (field, request.uri().authority()) {
         (Some(host), None) => Ok(Some(host.as_bytes())),
         // An absolute target must say the same as the field (RFC 9112 §3.2.2).
-        (Some(host), Some(authority)) if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+        (Some(host), Some(authority))
+            if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
             Ok(Some(host.as_bytes()))
         }
         (None, None) if request.version() < Version::HTTP_11 => Ok(None),
-        (None, Some(authority)) if request.version() == Version::HTTP_2 => Ok(Some(authority.as_str().as_bytes())),
+        (None, Some(authority)) if request.version() == Version::HTTP_2 => {
+            Ok(Some(authority.as_str().as_bytes()))
+        }
         _ => Err(Invalid),
     }
 }
@@ -100,7 +104,9 @@ fn has_sound_framing(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH),
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH)
+        }
         (Some(_), Some(_)) => false,
     }
 }

@@ -66,7 +66,14 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => match core.shared.gate.enter(peer.ip()) {
                 Ok(pass) => {
-                    let served = connection(Rc::clone(&core), stream, peer, pass, phase.clone(), Rc::clone(&connections));
+                    let served = connection(
+                        Rc::clone(&core),
+                        stream,
+                        peer,
+                        pass,
+                        phase.clone(),
+                        Rc::clone(&connections),
+                    );
                     tokio::task::spawn_local(served);
                 }
                 Err(refusal) => core.counters().refused(refusal),

@@ -18,9 +18,9 @@ use crate::record::verdict::verdict;
 use crate::record::{Staged, privacy};
 use crate::resolve::Resolution;
 use crate::resolve::look_ups::{Answer, Cached, Key};
+use crate::respond;
 use crate::respond::body::Body;
 use crate::respond::pages::{Back, Page};
-use crate::respond;
 
 /// Where a request stands after the synchronous step.
 pub(super) enum Step {
@@ -87,7 +87,13 @@ pub(super) fn decide<B>(
     let plan = policy::plan(kind, resolution.known(), &seen.vital.database);
     let answer = match answer(core, &asked, plan, &resolution, request.headers(), now, location) {
         Ok(answer) => answer,
-        Err(Unsendable) => return Step::Turned(turn(core, &Turned { page: Page::Unknown, pages: &asked.site.pages, why: Why::Unrouted(asked.site) }, request)),
+        Err(Unsendable) => {
+            return Step::Turned(turn(
+                core,
+                &Turned { page: Page::Unknown, pages: &asked.site.pages, why: Why::Unrouted(asked.site) },
+                request,
+            ));
+        }
     };
     match stage(core, &asked, plan, &resolution, request.headers(), peer, now, (location, captures)) {
         Ok(staged) => Step::Hit(Hit {
@@ -113,7 +119,13 @@ enum Missing {
 }
 
 /// A token that neither table nor overlay knows.
-fn missing(core: &Core, seen: Seen<'_>, asked: &Asked<'_>, now: UnixMillis, looked_up: Option<&Answer>) -> Missing {
+fn missing(
+    core: &Core,
+    seen: Seen<'_>,
+    asked: &Asked<'_>,
+    now: UnixMillis,
+    looked_up: Option<&Answer>,
+) -> Missing {
     match looked_up {
         Some(Answer::Found(entry)) => return Missing::Found(Arc::clone(entry)),
         Some(Answer::Absent) => return Missing::Absent,
@@ -249,6 +261,10 @@ fn turn<B>(core: &Core, turned: &Turned<'_>, request: &Request<B>) -> Response<B
             }
         }
     }
-    let method = if request.method() == http::Method::HEAD { crate::event::Method::Head } else { crate::event::Method::Get };
+    let method = if request.method() == http::Method::HEAD {
+        crate::event::Method::Head
+    } else {
+        crate::event::Method::Get
+    };
     turned.pages.answer(turned.page, turned.pages.language_for(request.headers()), method)
 }

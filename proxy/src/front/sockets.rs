@@ -13,7 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -42,7 +43,9 @@ pub enum SocketError {
 impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken(address) => write!(f, "address {address} is taken by another program; stop it or choose another address"),
+            Self::Taken(address) => {
+                write!(f, "address {address} is taken by another program; stop it or choose another address")
+            }
             Self::Bind(address, _) => write!(f, "cannot listen on {address}"),
             Self::Inherited(what) => write!(f, "sockets passed by systemd do not fit: {what}"),
             Self::HandOver(_) => f.write_str("the running edge did not hand its sockets over"),

@@ -37,7 +37,12 @@ pub fn run(
         let connections = Rc::new(Connections::default());
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept(Rc::clone(&core), listener, phase.clone(), Rc::clone(&connections)));
+            tokio::task::spawn_local(accept(
+                Rc::clone(&core),
+                listener,
+                phase.clone(),
+                Rc::clone(&connections),
+            ));
         }
         let own = Rc::clone(&core);
         tokio::task::spawn_local(async move { own.recorder.hand_over().await });

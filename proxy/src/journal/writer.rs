@@ -116,7 +116,7 @@ struct Live {
     tags: HashMap<Tag, u64>,
 }
 
-/// A segment left after a failure. Up to `through` it may hold the only copy on disk of records
+/// A segment left after a failure, or not even begun. Up to `through` it may hold the only copy on disk of records
 /// that were acknowledged as written.
 #[derive(Clone, Copy, Debug)]
 struct Left {
@@ -550,9 +550,12 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                // Nothing was written to it: wherever it got to, it may go, or stay as an empty one.
+                // Nothing was written to it: wherever it got to, it may go.
                 let _ = self.shared.disk.remove(&early);
-                let _ = self.shared.disk.remove(&path);
+                if !self.remove(number) {
+                    self.shared.shelf().current().remains.insert(number);
+                    self.left.push(Left { number, through: self.tail.first - 1, read: false });
+                }
                 Err(error.into())
             }
         }

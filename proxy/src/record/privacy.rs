@@ -80,7 +80,11 @@ mod tests {
         check("192.0.2.77", Address::Truncated, &[192, 0, 2, 0]);
         check("::ffff:192.0.2.77", Address::Truncated, &[192, 0, 2, 0]);
         check("192.0.2.77", Address::None, &[]);
-        check("2001:db8:1:2::3", Address::Truncated, &[0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        check(
+            "2001:db8:1:2::3",
+            Address::Truncated,
+            &[0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
     }
 
     #[test]

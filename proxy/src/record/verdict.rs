@@ -15,8 +15,20 @@ const X_MOZ: HeaderName = HeaderName::from_static("x-moz");
 /// Fragments by which link expanders and scanners name themselves in their user agent, in lower
 /// case (the markers' sources: monperrus/crawler-user-agents, matomo-org/device-detector).
 const ROBOTS: &[&[u8]] = &[
-    b"bot", b"crawl", b"spider", b"whatsapp/", b"facebookexternalhit", b"skypeuripreview", b"microsoftpreview",
-    b"bingpreview", b"yahoo link preview", b"barracuda", b"slack-imgproxy", b"curl/", b"wget/", b"python-requests",
+    b"bot",
+    b"crawl",
+    b"spider",
+    b"whatsapp/",
+    b"facebookexternalhit",
+    b"skypeuripreview",
+    b"microsoftpreview",
+    b"bingpreview",
+    b"yahoo link preview",
+    b"barracuda",
+    b"slack-imgproxy",
+    b"curl/",
+    b"wget/",
+    b"python-requests",
     b"headlesschrome",
 ];
 /// Longest part of a user agent that is looked at.
@@ -42,7 +54,11 @@ pub fn verdict(method: Method, headers: &HeaderMap) -> Verdict {
     let lower = &mut lower[..agent.len()];
     lower.copy_from_slice(agent);
     lower.make_ascii_lowercase();
-    if ROBOTS.iter().any(|name| memmem::find(lower, name).is_some()) { Verdict::Robot } else { Verdict::Person }
+    if ROBOTS.iter().any(|name| memmem::find(lower, name).is_some()) {
+        Verdict::Robot
+    } else {
+        Verdict::Person
+    }
 }
 
 #[cfg(test)]
@@ -61,12 +77,17 @@ mod tests {
         check("purpose", "prefetch", Verdict::Prefetch);
         check("user-agent", "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", Verdict::Robot);
         check("user-agent", "TelegramBot (like TwitterBot)", Verdict::Robot);
-        check("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", Verdict::Person);
+        check(
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+            Verdict::Person,
+        );
     }
 
     #[test]
     fn image_proxies_are_people() {
-        let gmail = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+        let gmail =
+            "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
         check("user-agent", gmail, Verdict::Person);
         let yahoo = "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html";
         check("user-agent", yahoo, Verdict::Person);

@@ -159,7 +159,11 @@ impl LookUps {
             match answer {
                 Answer::Found(entry) => self.remember(&mut shard, key, Remembered::Found(Arc::clone(entry))),
                 Answer::Absent => {
-                    self.remember(&mut shard, key, Remembered::Absent { until: now.after(self.config.miss_ttl) });
+                    self.remember(
+                        &mut shard,
+                        key,
+                        Remembered::Absent { until: now.after(self.config.miss_ttl) },
+                    );
                 }
                 Answer::Unasked(_) => {}
             }
@@ -262,8 +266,12 @@ mod tests {
                     look_ups.answer(&asked, &Answer::Absent, UnixMillis(0));
                 }
             };
-            let (a, b, c, ()) =
-                tokio::join!(look_ups.ask(key("a")), look_ups.ask(key("b")), look_ups.ask(key("c")), answering);
+            let (a, b, c, ()) = tokio::join!(
+                look_ups.ask(key("a")),
+                look_ups.ask(key("b")),
+                look_ups.ask(key("c")),
+                answering
+            );
             assert!(matches!((a, b), (Answer::Absent, Answer::Absent)));
             assert!(matches!(c, Answer::Unasked(LookUp::Busy)));
             let (d, ()) = tokio::join!(look_ups.ask(key("d")), async {

@@ -31,17 +31,37 @@ fn metrics_have_names_units_and_zeroes_and_no_hosts_or_tokens() {
     let edge = Edge::with(&configuration(SITE), LINKS);
     edge.redirect("click.test", "/c/a");
     edge.wait_count("select count(*) from hits", 1);
-    crate::edge::wait_for("the counters", || (edge.metric("holdfast_delivered_events_total", "") >= 1.0).then_some(()));
+    crate::edge::wait_for("the counters", || {
+        (edge.metric("holdfast_delivered_events_total", "") >= 1.0).then_some(())
+    });
     let text = edge.metrics();
     for name in [
-        "holdfast_requests_total", "holdfast_answers_total", "holdfast_answer_duration_seconds_bucket", "holdfast_links",
-        "holdfast_links_table_timestamp_seconds", "holdfast_links_load_held", "holdfast_cache_hits_total",
-        "holdfast_cache_misses_total", "holdfast_look_ups_total", "holdfast_appended_events_total",
-        "holdfast_synced_events_total", "holdfast_unrecorded_events_total", "holdfast_journal_bytes",
-        "holdfast_journal_segments", "holdfast_journal_sync_duration_seconds_bucket", "holdfast_delivered_events_total",
-        "holdfast_rejected_events_total", "holdfast_delivery_lag_events", "holdfast_delivery_lag_seconds",
-        "holdfast_part_up", "holdfast_window_end_timestamp_seconds", "holdfast_open_connections", "holdfast_refused_total",
-        "holdfast_clock_fault", "holdfast_build_info", "holdfast_config_last_reload_successful",
+        "holdfast_requests_total",
+        "holdfast_answers_total",
+        "holdfast_answer_duration_seconds_bucket",
+        "holdfast_links",
+        "holdfast_links_table_timestamp_seconds",
+        "holdfast_links_load_held",
+        "holdfast_cache_hits_total",
+        "holdfast_cache_misses_total",
+        "holdfast_look_ups_total",
+        "holdfast_appended_events_total",
+        "holdfast_synced_events_total",
+        "holdfast_unrecorded_events_total",
+        "holdfast_journal_bytes",
+        "holdfast_journal_segments",
+        "holdfast_journal_sync_duration_seconds_bucket",
+        "holdfast_delivered_events_total",
+        "holdfast_rejected_events_total",
+        "holdfast_delivery_lag_events",
+        "holdfast_delivery_lag_seconds",
+        "holdfast_part_up",
+        "holdfast_window_end_timestamp_seconds",
+        "holdfast_open_connections",
+        "holdfast_refused_total",
+        "holdfast_clock_fault",
+        "holdfast_build_info",
+        "holdfast_config_last_reload_successful",
     ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} in\n{text}");
     }

@@ -10,7 +10,18 @@ fn check_reports_every_fault_and_exits_78() {
     let output = holdfast().arg("check").current_dir(folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8_lossy(&output.stderr);
-    for expected in ["holdfast.toml:1:", "holdfast.toml:3:", "listen.http", "holdfast.toml:5:", "holdfast.toml:6:", "holdfast.toml:9:", "holdfast.toml:11:", "holdfast.toml:14:", "holdfast.toml:15:", "x.test"] {
+    for expected in [
+        "holdfast.toml:1:",
+        "holdfast.toml:3:",
+        "listen.http",
+        "holdfast.toml:5:",
+        "holdfast.toml:6:",
+        "holdfast.toml:9:",
+        "holdfast.toml:11:",
+        "holdfast.toml:14:",
+        "holdfast.toml:15:",
+        "x.test",
+    ] {
         assert!(said.contains(expected), "{expected} in\n{said}");
     }
 }

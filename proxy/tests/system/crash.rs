@@ -11,15 +11,16 @@ use crate::load::{Ledger, Load, Manner, assert_exactly_once, wait_delivered};
 
 const LINKS: &str = "namespace,token,url\none,a,https://example.com/a\n";
 
-/// Rounds of one run: 30 in `make test`, more where `HOLDFAST_CRASH_ROUNDS` says so (`make soak`).
+/// Rounds of one run: 30 in `make test`, `HOLDFAST_SOAK` times as many in `make soak`.
 fn rounds() -> u32 {
-    std::env::var("HOLDFAST_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
+    let factor = std::env::var("HOLDFAST_SOAK").ok().and_then(|text| text.parse::<u32>().ok()).unwrap_or(1);
+    30 * factor
 }
 
 /// A configuration whose answers are all waited for, so that every 302 is a promise.
 fn patient(mode: &str) -> String {
     configuration(SITE)
-        .replace("segment = \"1MiB\"", &format!("segment = \"1MiB\"\nmode = \"{mode}\"\nwait_ms_max = 20000"))
+        .replace("segment = \"1MiB\"", &format!("segment = \"1MiB\"\nmode = \"{mode}\"\nwait_ms_max = 10000"))
 }
 
 /// Numbers that differ from run to run; printed, so that a failure can be told apart.
@@ -48,7 +49,7 @@ fn killed_at_random_moments(mode: &str) {
         load.stop();
     }
     edge.start();
-    wait_delivered(&edge);
+    wait_delivered(&edge, &ledger.answered());
     assert_exactly_once(&edge, &ledger);
     let report: serde_json::Value = serde_json::from_str(&edge.ok(&["reconcile", "--json"])).unwrap();
     assert_eq!((&report["missing"], &report["doubled"]), (&0.into(), &0.into()), "{report}");
@@ -98,7 +99,11 @@ fn power_cut_under_load() {
     let scratch = tempfile::tempdir().unwrap();
     let image = scratch.path().join("disk.img");
     fs::File::create(&image).unwrap().set_len(192 << 20).unwrap();
-    let made = Command::new("mkfs.ext4").args(["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image).status().unwrap();
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+        .arg(&image)
+        .status()
+        .unwrap();
     assert!(made.success(), "mkfs.ext4 is in Debian's e2fsprogs");
     let _disk = Mounted::new(&image, &scratch.path().join("disk"));
     let on_disk = |mount: &Path| {
@@ -129,23 +134,44 @@ fn power_cut_under_load() {
     load.stop();
 }
 
-fn after_the_cut(image: &Path, at: &Path, config: &dyn Fn(&Path) -> String, promised: &[u64], ledger: &Ledger) {
+fn after_the_cut(
+    image: &Path,
+    at: &Path,
+    config: &dyn Fn(&Path) -> String,
+    promised: &[u64],
+    ledger: &Ledger,
+) {
     let _disk = Mounted::new(image, at);
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("holdfast.toml"), config(at)).unwrap();
     let mut edge = Edge::in_folder(folder);
     edge.start();
-    wait_delivered(&edge);
-    let database = rusqlite::Connection::open(at.join("holdfast.db")).unwrap();
+    let path = at.join("holdfast.db");
+    wait_for("what was promised to be delivered", || {
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let count: i64 = database.query_row("select count(*) from hits", [], |row| row.get(0)).unwrap_or(0);
+        (count >= promised.len() as i64).then_some(())
+    });
+    let database = rusqlite::Connection::open(&path).unwrap();
     let mut statement = database.prepare("select cast(substr(query, 4) as integer) from hits").unwrap();
-    let mut delivered: Vec<u64> =
-        statement.query_map([], |row| Ok(row.get::<_, i64>(0)? as u64)).unwrap().collect::<Result<_, _>>().unwrap();
+    let mut delivered: Vec<u64> = statement
+        .query_map([], |row| Ok(row.get::<_, i64>(0)? as u64))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
     delivered.sort_unstable();
     let rows = delivered.len();
     delivered.dedup();
     assert_eq!(rows, delivered.len(), "a click was delivered twice");
     let missing: Vec<_> = promised.iter().filter(|id| delivered.binary_search(id).is_err()).collect();
-    assert!(missing.is_empty(), "{} of {} synced answers are missing after the cut: {:?}\n{}", missing.len(), promised.len(), &missing[..missing.len().min(10)], edge.log());
+    assert!(
+        missing.is_empty(),
+        "{} of {} synced answers are missing after the cut: {:?}\n{}",
+        missing.len(),
+        promised.len(),
+        &missing[..missing.len().min(10)],
+        edge.log()
+    );
     assert!(delivered.last().is_none_or(|last| *last < ledger.sent()));
     drop(statement);
     drop(database);

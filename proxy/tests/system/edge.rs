@@ -188,10 +188,10 @@ impl Edge {
     }
 
     fn assert_alive(&mut self) {
-        if let Some(child) = &mut self.child {
-            if let Some(status) = child.try_wait().expect("child") {
-                panic!("the edge ended with {status}:\n{}", self.log());
-            }
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait().expect("child")
+        {
+            panic!("the edge ended with {status}:\n{}", self.log());
         }
     }
 
@@ -217,7 +217,8 @@ impl Edge {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill");
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill");
         assert!(status.success());
     }
 
@@ -257,7 +258,9 @@ impl Edge {
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
         self.metrics()
             .lines()
-            .filter(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']) && line.contains(labels))
+            .filter(|line| {
+                line.starts_with(name) && line[name.len()..].starts_with([' ', '{']) && line.contains(labels)
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
@@ -363,7 +366,8 @@ impl Client {
         self.buffer.drain(..head_end);
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
         let mut answer = Answer { status, head, body: Vec::new() };
-        let length = answer.header("content-length").and_then(|value| value.parse::<usize>().ok()).unwrap_or(0);
+        let length =
+            answer.header("content-length").and_then(|value| value.parse::<usize>().ok()).unwrap_or(0);
         if !bodiless {
             while self.buffer.len() < length {
                 self.fill()?;

@@ -23,7 +23,8 @@ fn an_import_works_within_a_second_and_a_delete_stops_as_fast() {
 
     edge.import("namespace,token,url\none,new,https://example.com/changed\n");
     wait_for("the changed target", || {
-        (edge.get("click.test", "/c/new").header("location") == Some("https://example.com/changed")).then_some(())
+        (edge.get("click.test", "/c/new").header("location") == Some("https://example.com/changed"))
+            .then_some(())
     });
 
     edge.execute("delete from links where token = 'new'");
@@ -38,7 +39,7 @@ fn plain_sql_by_others_is_followed() {
     wait_for("the inserted link", || (edge.get("click.test", "/c/sql").status == 302).then_some(()));
     edge.execute("update links set disabled = 1 where token = 'sql'");
     wait_for("the disabled link", || (edge.get("click.test", "/c/sql").status == 410).then_some(()));
-    edge.execute("update links set disabled = 0, expires_at = 1000 where token = 'sql'");
+    edge.execute("update links set disabled = 0, expires_at = 1000000000000 where token = 'sql'");
     wait_for("the expired link", || {
         let answer = edge.get("click.test", "/c/sql");
         (answer.status == 410).then_some(())
@@ -56,7 +57,8 @@ fn an_import_with_faults_names_the_lines_and_imports_nothing() {
         one,user,https://user:secret@example.com/\n";
     std::fs::write(edge.path("faulty.csv"), faulty).unwrap();
     let output = edge.run(&["links", "import", "faulty.csv"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success());
     for line in ["faulty.csv:3", "faulty.csv:4", "faulty.csv:5", "faulty.csv:6"] {
         assert!(said.contains(line), "{line} in {said}");
@@ -82,7 +84,8 @@ fn files_that_are_no_links_are_refused_with_their_place() {
     ] {
         std::fs::write(edge.path(name), bytes).unwrap();
         let output = edge.run(&["links", "import", name]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success(), "{name}");
         assert!(said.contains(expected), "{name}: {expected} in {said}");
     }

@@ -11,7 +11,9 @@ fn edge() -> Edge {
 }
 
 fn wait_down(edge: &Edge) {
-    wait_for("the database to be known as down", || (edge.status()["database"]["state"] == "down").then_some(()));
+    wait_for("the database to be known as down", || {
+        (edge.status()["database"]["state"] == "down").then_some(())
+    });
 }
 
 fn wait_up(edge: &Edge) {
@@ -97,7 +99,7 @@ fn a_database_locked_by_another_process_stops_nobody() {
     let edge = edge();
     let locker = rusqlite::Connection::open(edge.database()).unwrap();
     locker.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
-    locker.execute_batch("pragma locking_mode = exclusive; begin exclusive; update meta set value = value").unwrap();
+    locker.execute_batch("begin immediate; update meta set value = value").unwrap();
     for _ in 0..20 {
         assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/a");
     }
@@ -107,6 +109,24 @@ fn a_database_locked_by_another_process_stops_nobody() {
     let report: serde_json::Value = serde_json::from_str(&edge.ok(&["reconcile", "--json"])).unwrap();
     assert_eq!(report["missing"], 0, "{report}");
     assert_eq!(report["doubled"], 0, "{report}");
+}
+
+#[test]
+fn a_start_beside_a_database_that_is_locked_whole_serves_every_known_link() {
+    let mut edge = edge();
+    edge.stop();
+    let locker = rusqlite::Connection::open(edge.database()).unwrap();
+    locker
+        .execute_batch("pragma locking_mode = exclusive; begin exclusive; update meta set value = value")
+        .unwrap();
+    edge.start();
+    assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/a");
+    wait_down(&edge);
+    assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/a");
+    locker.execute_batch("commit").unwrap();
+    drop(locker);
+    wait_up(&edge);
+    edge.wait_count("select count(*) from hits", 2);
 }
 
 #[test]
@@ -130,7 +150,7 @@ fn a_looked_up_link_survives_a_restart_in_an_outage() {
     edge.import("namespace,token,url\none,cold,https://example.com/cold\n");
     assert_eq!(edge.redirect("click.test", "/c/cold"), "https://example.com/cold");
     wait_for("the look-up to be on disk", || {
-        (edge.metric("holdfast_links", "place=\"log\"") >= 1.0).then_some(())
+        (edge.metric("holdfast_links", "place=\"overlay\"") >= 1.0).then_some(())
     });
     edge.kill();
     move_database(&edge, "holdfast.db", "elsewhere.db");
@@ -144,7 +164,8 @@ fn a_full_disk_of_the_database_rejects_nothing_and_delivery_resumes() {
     edge.execute("create trigger full before insert on hits begin select raise(abort, 'database or disk is full'); end");
     edge.redirect("click.test", "/c/a");
     wait_for("rejects or failures to be seen", || {
-        let seen = edge.metric("holdfast_rejected_events_total", "") + edge.metric("holdfast_delivery_failures_total", "");
+        let seen = edge.metric("holdfast_rejected_events_total", "")
+            + edge.metric("holdfast_delivery_failures_total", "");
         (seen >= 1.0).then_some(())
     });
     edge.execute("drop trigger full");
@@ -161,7 +182,9 @@ fn a_lost_cursor_stops_the_pump_until_it_is_told_where_to_go_on() {
     edge.wait_count("select count(*) from hits", 1);
     edge.execute("delete from cursors");
     edge.redirect("click.test", "/c/a");
-    wait_for("the pump to stand still", || (edge.metric("holdfast_delivery_standing", "") >= 1.0).then_some(()));
+    wait_for("the pump to stand still", || {
+        (edge.metric("holdfast_delivery_standing", "") >= 1.0).then_some(())
+    });
     assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/a");
     edge.tell(&["deliver", "adopt", "--from", "1"]);
     edge.wait_count("select count(*) from hits", 3);
@@ -174,7 +197,9 @@ fn a_restored_backup_gets_what_it_misses() {
         edge.redirect("click.test", "/c/a");
     }
     edge.wait_count("select count(*) from hits", 3);
-    edge.execute("vacuum into 'backup.db'".replace("backup.db", edge.path("backup.db").to_str().unwrap()).as_str());
+    edge.execute(
+        "vacuum into 'backup.db'".replace("backup.db", edge.path("backup.db").to_str().unwrap()).as_str(),
+    );
     for _ in 0..4 {
         edge.redirect("click.test", "/c/a");
     }

@@ -87,8 +87,14 @@ fn head_is_answered_like_get_without_a_body() {
     let edge = edge();
     for path in ["/c/plain", "/c/nothing", "/o/x", "/c/off"] {
         let get = edge.get("click.test", path);
-        let head = raw(edge.http, format!("HEAD {path} HTTP/1.1\r\nHost: click.test\r\n\r\n").as_bytes()).unwrap();
-        let without_date = |head: &str| head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:")).map(str::to_owned).collect::<Vec<_>>();
+        let head =
+            raw(edge.http, format!("HEAD {path} HTTP/1.1\r\nHost: click.test\r\n\r\n").as_bytes()).unwrap();
+        let without_date = |head: &str| {
+            head.lines()
+                .filter(|line| !line.to_ascii_lowercase().starts_with("date:"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(without_date(&get.head), without_date(&head.head), "{path}");
         assert!(head.body.is_empty());
     }
@@ -114,10 +120,13 @@ fn unknown_expired_and_disabled_links_have_their_pages() {
 fn pages_speak_the_readers_language() {
     let edge = edge();
     let page = |language: &str| {
-        let request = format!("GET /c/nobody HTTP/1.1\r\nHost: click.test\r\nAccept-Language: {language}\r\n\r\n");
+        let request =
+            format!("GET /c/nobody HTTP/1.1\r\nHost: click.test\r\nAccept-Language: {language}\r\n\r\n");
         raw(edge.http, request.as_bytes()).unwrap().text()
     };
-    for (asked, lang) in [("de-AT,de;q=0.9", "de"), ("fr", "fr"), ("es-MX", "es"), ("en-GB", "en"), ("ja", "en")] {
+    for (asked, lang) in
+        [("de-AT,de;q=0.9", "de"), ("fr", "fr"), ("es-MX", "es"), ("en-GB", "en"), ("ja", "en")]
+    {
         assert!(page(asked).contains(&format!("lang=\"{lang}\"")), "{asked}");
     }
 }
@@ -135,7 +144,9 @@ fn tokens_are_bytes() {
     let long = "x".repeat(4096);
     assert_eq!(edge.get("click.test", &format!("/c/{long}")).status, 404);
     edge.import(&format!("namespace,token,url\none,{long},https://example.com/long\n"));
-    crate::edge::wait_for("the long token", || (edge.get("click.test", &format!("/c/{long}")).status == 302).then_some(()));
+    crate::edge::wait_for("the long token", || {
+        (edge.get("click.test", &format!("/c/{long}")).status == 302).then_some(())
+    });
 }
 
 #[test]
@@ -185,7 +196,9 @@ fn addresses_are_kept_as_the_configuration_says() {
 #[test]
 fn prefetches_and_robots_are_labelled_not_dropped() {
     let edge = edge();
-    for header in ["Sec-Purpose: prefetch", "User-Agent: Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)"] {
+    for header in
+        ["Sec-Purpose: prefetch", "User-Agent: Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)"]
+    {
         let request = format!("GET /c/plain HTTP/1.1\r\nHost: click.test\r\n{header}\r\n\r\n");
         assert_eq!(raw(edge.http, request.as_bytes()).unwrap().status, 302);
     }

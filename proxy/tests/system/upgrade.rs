@@ -27,7 +27,7 @@ fn a_new_program_takes_over_under_load_without_a_failed_request() {
     wait_for("answers of the last one", || (ledger.answers() > before + 100).then_some(()));
     load.stop();
     assert_eq!(ledger.failed.load(Relaxed), 0);
-    wait_delivered(&edge);
+    wait_delivered(&edge, &ledger.answered());
     assert_exactly_once(&edge, &ledger);
 }
 
@@ -80,7 +80,8 @@ fn sockets_passed_by_systemd_are_used() {
     let config = configuration(SITE).replacen("127.0.0.1:0", &address.to_string(), 1);
     std::fs::write(edge.path("holdfast.toml"), config).unwrap();
     // systemd passes descriptor 3 and names the process; a shell does the same here.
-    let script = format!("export LISTEN_FDS=1 LISTEN_PID=$$; exec {} serve 3<&0", env!("CARGO_BIN_EXE_holdfast"));
+    let script =
+        format!("export LISTEN_FDS=1 LISTEN_PID=$$; exec {} serve 3<&0", env!("CARGO_BIN_EXE_holdfast"));
     let mut child = std::process::Command::new("bash")
         .args(["-c", &script])
         .current_dir(edge.folder.path())

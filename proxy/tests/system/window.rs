@@ -7,7 +7,8 @@ const LINKS: &str = "namespace,token,url\none,a,https://example.com/a\n";
 /// True when the process has an open file with this name.
 fn holds(pid: u32, name: &str) -> bool {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(Result::ok).any(|entry| {
-        std::fs::read_link(entry.path()).is_ok_and(|target| target.file_name().is_some_and(|file| file == name))
+        std::fs::read_link(entry.path())
+            .is_ok_and(|target| target.file_name().is_some_and(|file| file == name))
     })
 }
 

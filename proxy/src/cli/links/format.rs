@@ -32,7 +32,12 @@ pub(super) fn by_ending(file: &Path) -> Option<Format> {
 }
 
 /// Reads every row of `file`; rows that name no namespace get `namespace`.
-pub(super) fn read(file: &Path, format: Format, namespace: Option<&str>, each: &mut Each<'_>) -> Result<(), Failure> {
+pub(super) fn read(
+    file: &Path,
+    format: Format,
+    namespace: Option<&str>,
+    each: &mut Each<'_>,
+) -> Result<(), Failure> {
     match format {
         Format::Csv => read_table(file, b',', namespace, each),
         Format::Tsv => read_table(file, b'\t', namespace, each),
@@ -40,7 +45,12 @@ pub(super) fn read(file: &Path, format: Format, namespace: Option<&str>, each: &
     }
 }
 
-fn read_table(file: &Path, delimiter: u8, namespace: Option<&str>, each: &mut Each<'_>) -> Result<(), Failure> {
+fn read_table(
+    file: &Path,
+    delimiter: u8,
+    namespace: Option<&str>,
+    each: &mut Each<'_>,
+) -> Result<(), Failure> {
     let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(open_file(file)?);
     let fault = |line: u64, what: String| Failure::Other(format!("{}:{line}: {what}", file.display()));
     let unreadable = |error: csv::Error| Failure::of(&format!("cannot read {}", file.display()), &error);
@@ -52,7 +62,10 @@ fn read_table(file: &Path, delimiter: u8, namespace: Option<&str>, each: &mut Ea
     for (place, name) in header.iter().enumerate() {
         let name = name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name);
         let Some(column) = COLUMNS.iter().position(|column| column.as_bytes() == name) else {
-            return Err(fault(1, format!("found the column \"{}\"; allowed: {}", name.escape_ascii(), COLUMNS.join(", "))));
+            return Err(fault(
+                1,
+                format!("found the column \"{}\"; allowed: {}", name.escape_ascii(), COLUMNS.join(", ")),
+            ));
         };
         if places[column].replace(place).is_some() {
             return Err(fault(1, format!("the column \"{}\" stands twice", COLUMNS[column])));
@@ -64,7 +77,10 @@ fn read_table(file: &Path, delimiter: u8, namespace: Option<&str>, each: &mut Ea
         }
     }
     if places[0].is_none() && namespace.is_none() {
-        return Err(fault(1, "the column \"namespace\" is missing; name one for all rows by --namespace".to_owned()));
+        return Err(fault(
+            1,
+            "the column \"namespace\" is missing; name one for all rows by --namespace".to_owned(),
+        ));
     }
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(unreadable)? {
@@ -79,7 +95,11 @@ fn read_table(file: &Path, delimiter: u8, namespace: Option<&str>, each: &mut Ea
     Ok(())
 }
 
-fn row_of(record: &ByteRecord, places: &[Option<usize>; 7], namespace: Option<&str>) -> Result<OwnedLinkRow, String> {
+fn row_of(
+    record: &ByteRecord,
+    places: &[Option<usize>; 7],
+    namespace: Option<&str>,
+) -> Result<OwnedLinkRow, String> {
     let field = |column: usize| -> Result<&str, String> {
         let Some(bytes) = places[column].and_then(|place| record.get(place)) else { return Ok("") };
         std::str::from_utf8(bytes)
@@ -118,7 +138,8 @@ fn moment(text: &str) -> Result<Option<UnixMillis>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let fault = || format!("expires_at is \"{}\"; allowed: a time such as 2031-01-01T00:00:00Z", text.escape_debug());
+    let fault =
+        || format!("expires_at is \"{}\"; allowed: a time such as 2031-01-01T00:00:00Z", text.escape_debug());
     let at: Timestamp = text.parse().map_err(|_| fault())?;
     u64::try_from(at.as_millisecond()).map(|ms| Some(UnixMillis(ms))).map_err(|_| fault())
 }
@@ -154,7 +175,10 @@ fn read_lines(file: &Path, namespace: Option<&str>, each: &mut Each<'_>) -> Resu
         }
         line += 1;
         if read > LINE_BYTES_MAX {
-            return Err(Failure::Other(format!("{}:{line}: longer than {LINE_BYTES_MAX} bytes", file.display())));
+            return Err(Failure::Other(format!(
+                "{}:{line}: longer than {LINE_BYTES_MAX} bytes",
+                file.display()
+            )));
         }
         let text = bytes.trim_ascii();
         if !text.is_empty() {
@@ -204,8 +228,15 @@ impl<W: Write> Writer<W> {
             Self::Table(writer) => {
                 let (namespace, token) = (escape(row.namespace), escape(row.token));
                 let (append, disabled) = (row.append.to_string(), row.disabled.to_string());
-                let fields =
-                    [&namespace, &token, row.url, row.campaign, append.as_str(), owned.as_str(), disabled.as_str()];
+                let fields = [
+                    &namespace,
+                    &token,
+                    row.url,
+                    row.campaign,
+                    append.as_str(),
+                    owned.as_str(),
+                    disabled.as_str(),
+                ];
                 writer.write_record(fields).map_err(io::Error::other)
             }
             Self::Lines(out) => {

@@ -1,5 +1,7 @@
 //! The pump between a real journal and a real database, on disk.
 
+#![expect(clippy::disallowed_methods, reason = "the committer gets its thread here")]
+
 use crate::database::{Access, Migrate, create, open};
 use crate::deliver::memory::event;
 use crate::deliver::{Config, Pump, Remembered, SqliteSink, Step, reconcile};
