@@ -37,7 +37,7 @@ use crate::event::UnixMillis;
 use crate::follow;
 use crate::front::gate::Gate;
 use crate::front::sockets::{self, SocketError, TakenOver};
-use crate::front::{self, Phase, Shared};
+use crate::front::{self, Budgets, Phase, Shared};
 use crate::journal::{self, Journal, JournalId, disk::FileDisk};
 use crate::links::Links;
 use crate::links::namespaces::Namespaces;
@@ -213,9 +213,7 @@ impl Edge {
             links,
             vitals: Arc::clone(&vitals),
             look_ups: Arc::clone(&look_ups),
-            unknown_per_source: Budget::new(Rate::per_minute(config.record.unknown_per_source)),
-            unknown_per_site: Budget::new(Rate::per_minute(config.record.unknown_per_site)),
-            misses_per_source: Budget::new(Rate::per_second(config.limits.misses_per_source)),
+            budgets: ArcSwap::from_pointee(budgets(config)),
             gate: Gate::new(connections_max(config), config.limits.connections_per_source),
             plane,
             limits: ArcSwap::from_pointee(limits(config)),
@@ -314,13 +312,22 @@ fn start_sink(config: &Config, journal: &Journal, vitals: &Arc<Vitals>) -> Resul
         SqliteSink::new(config.database.path.clone(), config.database.timeout, config.database.migrate);
     let pump = Pump::new(config.deliver.pump.clone(), journal.clone(), database, remembered, seed());
     let board = Arc::new(SinkBoard { name: sink::NAME, stats: pump.stats(), status: Mutex::new(None) });
-    let orders = Arc::new(sink::Orders::new(config.deliver.every));
+    let orders = Arc::new(sink::Orders::new());
     let thread = {
         let (vitals, board, orders) = (Arc::clone(vitals), Arc::clone(&board), Arc::clone(&orders));
-        spawn("sink-sqlite", move || sink::run(pump, &vitals, &board, &orders))
+        let every = config.deliver.every;
+        spawn("sink-sqlite", move || sink::run(pump, every, &vitals, &board, &orders))
             .map_err(|error| RunError::System("a thread cannot be started", error))?
     };
     Ok((board, orders, thread))
+}
+
+fn budgets(config: &Config) -> Budgets {
+    Budgets {
+        unknown_per_source: Budget::new(Rate::per_minute(config.record.unknown_per_source)),
+        unknown_per_site: Budget::new(Rate::per_minute(config.record.unknown_per_site)),
+        misses_per_source: Budget::new(Rate::per_second(config.limits.misses_per_source)),
+    }
 }
 
 fn limits(config: &Config) -> front::Limits {

@@ -211,6 +211,14 @@ impl<R: Source, S: Sink> Pump<R, S> {
         }
     }
 
+    /// Goes on with other settings into another sink; what was known of the old one is forgotten.
+    pub fn reconfigure(&mut self, config: Config, sink: S) {
+        self.forget();
+        self.backoff.limit(config.retry_max);
+        self.config = config;
+        self.sink = sink;
+    }
+
     /// Moves at most one batch. While `allowed` is false the sink is let go.
     ///
     /// Blocks for as long as the sink takes.

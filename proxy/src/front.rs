@@ -20,5 +20,5 @@ mod serve;
 mod thread;
 
 pub use connection::{Connections, Phase};
-pub use core::{Limits, Shared};
+pub use core::{Budgets, Limits, Shared};
 pub use thread::run;

@@ -312,7 +312,7 @@ fn sources_below(folder: &Path, name: &str) -> Vec<Source> {
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     // A folder that is not there has no sources; `check` fails when none has any.
     let Ok(entries) = fs::read_dir(folder) else { return };
-    for path in entries.map(|entry| entry.unwrap().path()) {
+    for path in entries.map(|entry| entry.expect("an entry of a readable folder").path()) {
         if path.is_dir() && !path.ends_with("target") {
             walk(&path, files);
         } else if path.extension().is_some_and(|extension| extension == "rs") {

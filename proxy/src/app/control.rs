@@ -16,13 +16,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
-    Addresses, AdminListener, Edge, Origin, RunError, all_listeners, hand_over_socket, join_within, limits,
-    sites,
+    Addresses, AdminListener, Edge, Origin, RunError, all_listeners, budgets, connections_max,
+    hand_over_socket, join_within, limits, sites,
 };
 use crate::admin::{self, Adopt, Command, Guard, Reply};
 use crate::clock::{self, Expiry};
 use crate::config::{self, AdminAddress, Config};
-use crate::deliver::AdoptFrom;
+use crate::deliver::{AdoptFrom, SqliteSink};
 use crate::follow;
 use crate::front::{Phase, sockets};
 use crate::journal::Sequence;
@@ -273,7 +273,14 @@ impl Control {
         shared.vitals.reload(config.windows.clone());
         shared.limits.store(Arc::new(limits(&config)));
         shared.sites.store(Arc::new(sites));
-        self.edge.sink_orders.every(config.deliver.every);
+        let database = &config.database;
+        self.edge.sink_orders.configure(super::sink::Settings {
+            pump: config.deliver.pump.clone(),
+            sink: SqliteSink::new(database.path.clone(), database.timeout, database.migrate),
+            every: config.deliver.every,
+        });
+        shared.gate.limit(connections_max(&config), config.limits.connections_per_source);
+        shared.budgets.store(Arc::new(budgets(&config)));
         self.config = config;
         Ok(())
     }

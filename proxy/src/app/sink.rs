@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::{locked, low_priority};
 use crate::admin::status::SinkBoard;
 use crate::clock;
-use crate::deliver::{AdoptError, AdoptFrom, Alarm, Pump, Sink, Source, Step};
+use crate::deliver::{self, AdoptError, AdoptFrom, Alarm, Pump, SqliteSink, Step};
 use crate::event::UnixMillis;
-use crate::journal::{JournalId, Mill, Sequence};
+use crate::journal::{Journal, JournalId, Mill, Sequence};
 use crate::policy::Signal;
 use crate::vitals::{Holding, Vitals};
 
@@ -26,22 +26,29 @@ const LAST_DELIVERY: Duration = Duration::from_secs(2);
 /// What the pump is asked for.
 type Adoption = (AdoptFrom, Option<JournalId>, SyncSender<Result<Vec<(JournalId, Sequence)>, AdoptError>>);
 
+/// Settings of a new configuration.
+pub(super) struct Settings {
+    pub(super) pump: deliver::Config,
+    pub(super) sink: SqliteSink,
+    pub(super) every: Duration,
+}
+
 /// The line to the sink's thread.
 pub(super) struct Orders {
     stop: AtomicBool,
     paused: AtomicBool,
-    every: Mutex<Duration>,
+    settings: Mutex<Option<Settings>>,
     adoptions: SyncSender<Adoption>,
     queue: Mutex<Option<Receiver<Adoption>>>,
 }
 
 impl Orders {
-    pub(super) fn new(every: Duration) -> Self {
+    pub(super) fn new() -> Self {
         let (adoptions, queue) = sync_channel(4);
         Self {
             stop: AtomicBool::new(false),
             paused: AtomicBool::new(false),
-            every: Mutex::new(every),
+            settings: Mutex::new(None),
             adoptions,
             queue: Mutex::new(Some(queue)),
         }
@@ -57,8 +64,9 @@ impl Orders {
         self.paused.store(paused, Relaxed);
     }
 
-    pub(super) fn every(&self, every: Duration) {
-        *locked(&self.every) = every;
+    /// Takes the settings of a new configuration; they hold from the next step on.
+    pub(super) fn configure(&self, settings: Settings) {
+        *locked(&self.settings) = Some(settings);
     }
 
     /// Tells the pump where to go on; blocks for at most ten seconds.
@@ -79,8 +87,9 @@ impl Orders {
 }
 
 /// The sink's thread: one step after the other, until it is told to stop.
-pub(super) fn run<R: Source, S: Sink>(
-    mut pump: Pump<R, S>,
+pub(super) fn run(
+    mut pump: Pump<Journal, SqliteSink>,
+    mut every: Duration,
     vitals: &Arc<Vitals>,
     board: &SinkBoard,
     orders: &Orders,
@@ -89,6 +98,10 @@ pub(super) fn run<R: Source, S: Sink>(
     let mut holding: Option<Holding> = None;
     let mut stop_at: Option<Instant> = None;
     loop {
+        if let Some(settings) = locked(&orders.settings).take() {
+            pump.reconfigure(settings.pump, settings.sink);
+            every = settings.every;
+        }
         let allowed = vitals.database_is_up() && !orders.paused.load(Relaxed);
         if allowed && holding.is_none() {
             holding = Some(vitals.hold());
@@ -100,7 +113,7 @@ pub(super) fn run<R: Source, S: Sink>(
         }
         pump.take_alarms().iter().for_each(tell);
         *locked(&board.status) = Some(pump.status(now));
-        let wait = wait_after(&step, vitals, now, *locked(&orders.every));
+        let wait = wait_after(&step, vitals, now, every);
         if orders.stop.load(Relaxed) {
             let until = *stop_at.get_or_insert_with(|| Instant::now() + LAST_DELIVERY);
             let more = matches!(&step, Step::Delivered(_) | Step::Paced { .. });

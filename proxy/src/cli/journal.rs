@@ -13,6 +13,7 @@ use crate::event::{Captures, Event, UnixMillis};
 use crate::journal::disk::{Disk, FileDisk};
 use crate::journal::inspect::{self, Severity};
 use crate::journal::{JournalId, Sequence};
+use crate::record::verdict::judge;
 
 /// Commands about journals. None of them changes anything.
 #[derive(Clone, Debug, Subcommand)]
@@ -189,7 +190,7 @@ fn described(id: JournalId, sequence: Sequence, at: UnixMillis, payload: &[u8]) 
                 ("method", event.method.label()),
                 ("outcome", event.outcome.label()),
                 ("class", event.class.label()),
-                ("verdict", event.verdict.label()),
+                ("verdict", judge(&event).label()),
             ] {
                 line[key] = value.into();
             }

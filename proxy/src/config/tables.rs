@@ -247,8 +247,8 @@ impl Record {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         Self {
             url: s.flag("url", false),
-            unknown_per_source: s.number("unknown_per_source", 60, 0..=1_000_000),
-            unknown_per_site: s.number("unknown_per_site", 6_000, 0..=100_000_000),
+            unknown_per_source: s.number("unknown_per_source", 6_000, 0..=1_000_000),
+            unknown_per_site: s.number("unknown_per_site", 600_000, 0..=100_000_000),
         }
     }
 }
@@ -331,8 +331,6 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// How long a connection may be open without a request.
     pub idle_timeout: Duration,
-    /// How long a request's head may take to arrive.
-    pub header_timeout: Duration,
     /// How long an answer may take to be taken.
     pub write_timeout: Duration,
     /// How old a connection may get.
@@ -350,7 +348,6 @@ impl Limits {
             // hyper takes no buffer below 8 KiB.
             header_bytes_max: s.size("header_bytes_max", "16KiB", "8KiB"..="1MiB") as usize,
             idle_timeout: s.span("idle_timeout", "75s", "1s"..="1h"),
-            header_timeout: s.span("header_timeout", "10s", "100ms"..="5m"),
             write_timeout: s.span("write_timeout", "30s", "1s"..="10m"),
             connection_age_max: s.span("connection_age_max", "1h", "1s"..="7d"),
             retry_after: s.span("retry_after", "15m", "1s"..="7d"),

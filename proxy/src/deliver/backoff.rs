@@ -17,6 +17,12 @@ impl Backoff {
         Self { max, failures: 0, state: seed }
     }
 
+    /// Sets another cap and begins anew.
+    pub(super) fn limit(&mut self, max: Duration) {
+        self.max = max;
+        self.reset();
+    }
+
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }

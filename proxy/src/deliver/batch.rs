@@ -8,6 +8,7 @@ use super::{Delivered, Place, Pump, Standing, Stretch};
 use crate::database::{Committed, Delivery, Hit, KnownJournal, Reject, Twice};
 use crate::event::{Event, UnixMillis};
 use crate::journal::{JournalId, Sequence};
+use crate::record::verdict::judge;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -264,7 +265,10 @@ impl<'a> Portion<'a> {
             }
             next = sequence + 1;
             match Event::decode(payload) {
-                Ok(event) => self.hits.push(Hit { sequence, at, payload, event }),
+                Ok(event) => {
+                    let event = Event { verdict: judge(&event), ..event };
+                    self.hits.push(Hit { sequence, at, payload, event });
+                }
                 Err(damaged) => {
                     self.rejects.push(Reject { sequence, at, payload, reason: damaged.to_string() });
                 }

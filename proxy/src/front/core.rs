@@ -38,6 +38,17 @@ pub struct Limits {
     pub record_url: bool,
 }
 
+/// What unknown tokens may cost.
+#[derive(Debug)]
+pub struct Budgets {
+    /// Records, per source.
+    pub unknown_per_source: Budget,
+    /// Records, per site.
+    pub unknown_per_site: Budget,
+    /// Look-ups, per source.
+    pub misses_per_source: Budget,
+}
+
 /// What all data threads share.
 #[derive(Debug)]
 pub struct Shared {
@@ -49,12 +60,8 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Looked-up links and look-ups.
     pub look_ups: Arc<LookUps>,
-    /// Records of unknown tokens, per source.
-    pub unknown_per_source: Budget,
-    /// Records of unknown tokens, per site.
-    pub unknown_per_site: Budget,
-    /// Look-ups, per source.
-    pub misses_per_source: Budget,
+    /// What unknown tokens may cost; replaced whole by a reload.
+    pub budgets: ArcSwap<Budgets>,
     /// Who may connect.
     pub gate: Arc<Gate>,
     /// The counters.
@@ -156,6 +163,6 @@ impl Core {
 
     /// Whether `peer` may cost the database one more look-up now.
     pub(super) fn may_look_up(&self, peer: IpAddr, now: UnixMillis) -> bool {
-        self.shared.misses_per_source.take(privacy::source(peer), now)
+        self.shared.budgets.load().misses_per_source.take(privacy::source(peer), now)
     }
 }

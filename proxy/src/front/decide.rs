@@ -213,9 +213,9 @@ fn stage(
 ) -> Result<Option<Staged>, crate::record::Refused> {
     let site = asked.site;
     if !resolution.is_known() {
-        let shared = &core.shared;
-        let within = shared.unknown_per_source.take(privacy::source(peer), now)
-            && shared.unknown_per_site.take(u64::from(site.tag.0), now)
+        let budgets = core.shared.budgets.load();
+        let within = budgets.unknown_per_source.take(privacy::source(peer), now)
+            && budgets.unknown_per_site.take(u64::from(site.tag.0), now)
             && !site.is_over_share();
         if !within {
             return Ok(None);

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::metrics::Refusal;
@@ -20,8 +20,8 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub struct Gate {
     open: AtomicUsize,
-    open_max: usize,
-    per_source_max: u32,
+    open_max: AtomicUsize,
+    per_source_max: AtomicU32,
     sources: [Mutex<HashMap<u64, u32>>; SHARDS],
 }
 
@@ -29,7 +29,18 @@ impl Gate {
     /// A gate for at most `open_max` connections, `per_source_max` of them from one source.
     #[must_use]
     pub fn new(open_max: usize, per_source_max: u32) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), open_max, per_source_max, sources: Default::default() })
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            open_max: AtomicUsize::new(open_max),
+            per_source_max: AtomicU32::new(per_source_max),
+            sources: Default::default(),
+        })
+    }
+
+    /// Changes the caps; connections that are open stay.
+    pub fn limit(&self, open_max: usize, per_source_max: u32) {
+        self.open_max.store(open_max, Relaxed);
+        self.per_source_max.store(per_source_max, Relaxed);
     }
 
     /// Lets a connection in; it counts as open until the pass is dropped.
@@ -38,13 +49,13 @@ impl Gate {
     /// The cap that was reached.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Pass, Refusal> {
         let source = privacy::source(address);
-        if self.open.fetch_add(1, Relaxed) >= self.open_max {
+        if self.open.fetch_add(1, Relaxed) >= self.open_max.load(Relaxed) {
             self.open.fetch_sub(1, Relaxed);
             return Err(Refusal::ConnectionsMax);
         }
         let mut shard = self.shard(source).lock().unwrap_or_else(PoisonError::into_inner);
         let count = shard.entry(source).or_insert(0);
-        if *count >= self.per_source_max {
+        if *count >= self.per_source_max.load(Relaxed) {
             self.open.fetch_sub(1, Relaxed);
             return Err(Refusal::ConnectionsPerSource);
         }

@@ -6,7 +6,8 @@
 //!   go on showing the new bytes, a second sync succeeds, and the disk never gets them.
 //! - A power cut keeps, for each dirty sector, the new bytes or the old ones (zeros where there were
 //!   none), at random and in no order; an unsynced length becomes any length between the two.
-//! - Creating, renaming and removing are queued per folder; a power cut keeps the first so many of them.
+//! - Creating, renaming and removing are queued per folder; a power cut keeps the first so many of them,
+//!   as journalling file systems do, or any of them, which is all that POSIX promises.
 //! - A kill ends the process only: the page cache stays, the locks go.
 //!
 //! It does not model rot of synced bytes; tests damage files through [`SimDisk::rewrite`].
@@ -387,8 +388,11 @@ impl World {
                 }
                 Node::Folder(folder) => {
                     let kept = random.below(folder.pending.len() as u64 + 1);
-                    for change in folder.pending.drain(..).take(usize::try_from(kept).unwrap_or(0)) {
-                        change.apply(&mut folder.durable);
+                    let in_order = random.once_in(2);
+                    for (n, change) in folder.pending.drain(..).enumerate() {
+                        if if in_order { (n as u64) < kept } else { random.once_in(2) } {
+                            change.apply(&mut folder.durable);
+                        }
                     }
                     folder.cached.clone_from(&folder.durable);
                 }

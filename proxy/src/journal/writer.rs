@@ -27,8 +27,8 @@ use super::status::{Reason, State, count};
 use super::{Mode, Sequence, Tag};
 use crate::event::UnixMillis;
 
-/// What the committer makes itself when no spare is ready: small, for somebody is waiting.
-const SHORT_SEGMENT_BYTES: u64 = 1 << 20;
+/// What the committer makes itself when no spare is ready is so much smaller, for somebody waits.
+const SHORT_SEGMENT_PART: u64 = 64;
 /// Zeros are written in pieces of this size.
 const ZEROS_BYTES: usize = 256 << 10;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -567,7 +567,7 @@ impl Writer {
         let record_bytes = frame::frame_bytes(config.record_bytes_max as usize) as u64;
         let least =
             record_bytes.next_multiple_of(u64::from(config.block_bytes)) + 2 * u64::from(config.block_bytes);
-        let bytes = config.segment_bytes.min(SHORT_SEGMENT_BYTES.max(least));
+        let bytes = config.segment_bytes.min(least.max(config.segment_bytes / SHORT_SEGMENT_PART));
         if self.shared.shelf().bytes() + bytes > config.bytes_max {
             return Err(Fault { reason: Reason::Full });
         }

@@ -2,11 +2,13 @@
 //!
 //! A label never drops a hit. The image proxies of Gmail and Yahoo are real opens and stay unlabelled.
 
+use std::sync::LazyLock;
+
 use http::HeaderMap;
-use http::header::{HeaderName, USER_AGENT};
+use http::header::HeaderName;
 use memchr::memmem;
 
-use crate::event::{Method, Verdict};
+use crate::event::{Event, Method, Verdict};
 
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
@@ -34,7 +36,7 @@ const ROBOTS: &[&[u8]] = &[
 /// Longest part of a user agent that is looked at.
 const USER_AGENT_BYTES_MAX: usize = 256;
 
-/// Who seems to have made the request.
+/// What only the request itself tells: its method, and that a browser fetches ahead.
 #[must_use]
 pub fn verdict(method: Method, headers: &HeaderMap) -> Verdict {
     if method == Method::Head {
@@ -44,57 +46,66 @@ pub fn verdict(method: Method, headers: &HeaderMap) -> Verdict {
         .iter()
         .filter_map(|name| headers.get(name))
         .any(|value| memmem::find(value.as_bytes(), b"prefetch").is_some());
-    if ahead {
-        return Verdict::Prefetch;
+    if ahead { Verdict::Prefetch } else { Verdict::Person }
+}
+
+/// Who seems to have made the request, by all that was recorded of it.
+///
+/// The user agent is looked through when a hit is delivered, not on the way of a click.
+#[must_use]
+pub fn judge(event: &Event<'_>) -> Verdict {
+    match event.verdict {
+        Verdict::Person if is_robot(event.user_agent) => Verdict::Robot,
+        verdict => verdict,
     }
-    let Some(agent) = headers.get(USER_AGENT) else { return Verdict::Person };
-    let agent = agent.as_bytes();
+}
+
+fn is_robot(agent: &[u8]) -> bool {
+    static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> =
+        LazyLock::new(|| ROBOTS.iter().map(|name| memmem::Finder::new(name)).collect());
     let agent = agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent);
     let mut lower = [0; USER_AGENT_BYTES_MAX];
     let lower = &mut lower[..agent.len()];
     lower.copy_from_slice(agent);
     lower.make_ascii_lowercase();
-    if ROBOTS.iter().any(|name| memmem::find(lower, name).is_some()) {
-        Verdict::Robot
-    } else {
-        Verdict::Person
-    }
+    FINDERS.iter().any(|finder| finder.find(lower).is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(name: &'static str, value: &'static str, expected: Verdict) {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        assert_eq!(verdict(Method::Get, &headers), expected, "{name}: {value}");
-    }
-
     #[test]
-    fn labels_what_names_itself() {
-        check("sec-purpose", "prefetch;prerender", Verdict::Prefetch);
-        check("purpose", "prefetch", Verdict::Prefetch);
-        check("user-agent", "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", Verdict::Robot);
-        check("user-agent", "TelegramBot (like TwitterBot)", Verdict::Robot);
-        check(
-            "user-agent",
-            "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
-            Verdict::Person,
-        );
-    }
-
-    #[test]
-    fn image_proxies_are_people() {
-        let gmail =
-            "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
-        check("user-agent", gmail, Verdict::Person);
-        let yahoo = "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html";
-        check("user-agent", yahoo, Verdict::Person);
+    fn browsers_that_fetch_ahead_say_so() {
+        for (name, value) in
+            [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch"), ("x-moz", "prefetch")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            assert_eq!(verdict(Method::Get, &headers), Verdict::Prefetch, "{name}");
+        }
+        assert_eq!(verdict(Method::Get, &HeaderMap::new()), Verdict::Person);
     }
 
     #[test]
     fn head_is_a_scanner() {
         assert_eq!(verdict(Method::Head, &HeaderMap::new()), Verdict::Head);
+    }
+
+    #[test]
+    fn robots_name_themselves_and_image_proxies_are_people() {
+        for (agent, robot) in [
+            ("Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", true),
+            ("TelegramBot (like TwitterBot)", true),
+            ("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", false),
+            (
+                "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+                false,
+            ),
+            ("YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html", false),
+            ("", false),
+        ] {
+            assert_eq!(is_robot(agent.as_bytes()), robot, "{agent}");
+        }
     }
 }

@@ -9,7 +9,8 @@ use crate::journal::disk::{Access, Disk};
 use crate::journal::frame::{self, RECORD_BYTES_CAP, Seeds};
 use crate::journal::sealed::{Footer, Press, Unpress};
 use crate::journal::segment::{Form, HEADER_BYTES, Header, Name};
-use crate::journal::sim::{End, Random, SimDisk};
+use crate::journal::recover::{self, Unreadable};
+use crate::journal::sim::{End, Faults, Random, SimDisk};
 use crate::journal::writer::{Moment, Writer};
 use crate::journal::{
     Cause, Config, Gap, Journal, JournalId, Mill, Records, Report, Sequence, Stager, Tag, inspect, open_parts,
@@ -546,6 +547,33 @@ fn a_crash_at_any_single_operation_loses_nothing_acknowledged() {
             assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn recovery_believes_the_disk_and_not_the_page_cache() {
+    let mut lies = 0;
+    for seed in 0..40 {
+        let disk = SimDisk::new(seed);
+        let mut one = process(&disk, 1);
+        one.append(1..=2, 2);
+        disk.set_faults(Faults { sync: 1, ..Faults::default() });
+        one.append(3..=20, 20);
+        drop(one);
+        disk.set_faults(Faults::default());
+        disk.restart(End::Kill);
+        let before = inspect::stat(&disk, Path::new(FOLDER), id(1)).unwrap().end;
+        let examine = || {
+            let found = recover::examine(&disk, &home(1), id(1), Access::Write, Unreadable::Fail).unwrap();
+            found.volume.spans
+        };
+        let spans = examine();
+        disk.restart(End::PowerCut);
+        assert_eq!(examine(), spans, "seed {seed}: what recovery found was not on the disk");
+        let end = spans.last().unwrap().last;
+        assert!(end >= 2);
+        lies += u64::from(end < before.0);
+    }
+    assert!(lies > 5, "the page cache lied {lies} times only");
 }
 
 #[test]
