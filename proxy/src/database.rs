@@ -8,7 +8,7 @@
 //!   would drop the POSIX locks of all connections of this process.
 //! - Hits, rejected hits, the `batches` row and the cursor are written in one transaction, and the
 //!   cursor only moves from the value that the batch started from.
-//! - Every wait for a lock and every statement ends after the timeout given to [`open`]; a load may
+//! - Every wait for a lock and every statement ends after the timeout given to [`open()`]; a load may
 //!   take longer as long as it gives rows.
 //!
 //! All calls block; they belong on control-side threads. What a token leads to, and when to ask

@@ -19,6 +19,6 @@ mod decide;
 mod serve;
 mod thread;
 
-pub use connection::{Connections, Phase};
+pub use connection::Phase;
 pub use core::{Budgets, Limits, Shared};
 pub use thread::run;

@@ -24,12 +24,17 @@ pub mod segment;
 pub mod sim;
 
 mod committer;
+mod lenient;
+mod live;
 mod read;
 mod recover;
 mod retain;
+mod shared;
 mod shelf;
 mod stager;
 mod status;
+mod tail;
+mod walk;
 mod writer;
 
 #[cfg(test)]
@@ -45,7 +50,7 @@ use std::time::Duration;
 
 use crate::event::UnixMillis;
 use disk::Disk;
-use shelf::Shared;
+use shared::Shared;
 use writer::Writer;
 
 pub use committer::Committer;
@@ -378,6 +383,12 @@ impl Journal {
     #[must_use]
     pub fn usage(&self, tag: Tag) -> u64 {
         self.shared.shelf().usage(tag)
+    }
+
+    /// The bytes on disk of a tag's records that some sink does not have yet, to the nearest segment.
+    #[must_use]
+    pub fn undelivered(&self, tag: Tag) -> u64 {
+        self.shared.shelf().undelivered(tag)
     }
 
     /// Lets the committer write, sync and seal what was flushed, and return; staging is refused

@@ -12,12 +12,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::event::{Class, Event, UnixMillis};
 use crate::journal::{Acknowledged, Batch, Journal, Mode, Refusal, Stager, Tag};
@@ -34,6 +35,9 @@ pub enum WhenFull {
     /// 503 until there is room: no click is lost unseen, but people do not arrive.
     Refuse,
 }
+
+/// How often lateness is looked for within the longest wait of an answer.
+const LOOKS_PER_WAIT: u32 = 8;
 
 /// How hits are recorded.
 #[derive(Clone, Copy, Debug)]
@@ -242,23 +246,18 @@ impl Recorder {
     }
 
     /// Wakes the hits whose batch was acknowledged or whose time is up; a task like [`Self::hand_over`].
+    ///
+    /// Lateness is looked for a few times within the longest wait, by one timer that is armed anew
+    /// only when it fired: a timer for each batch would cost the event loop a wake-up each.
     pub async fn acknowledge(&self) {
+        let step = self.config.wait_max / LOOKS_PER_WAIT;
+        let mut look = pin!(sleep(step));
         loop {
-            let deadline = self
-                .groups
-                .borrow()
-                .iter()
-                .find(|group| group.batch > self.waived.get())
-                .map(|group| group.since + self.config.wait_max);
-            match deadline {
-                None => self.bell.notified().await,
-                Some(deadline) => {
-                    tokio::select! {
-                        biased;
-                        () = self.bell.notified() => {}
-                        () = tokio::time::sleep_until(deadline) => {}
-                    }
-                }
+            let waiting = !self.groups.borrow().is_empty();
+            tokio::select! {
+                biased;
+                () = self.bell.notified() => {}
+                () = look.as_mut(), if waiting => look.as_mut().reset(Instant::now() + step),
             }
             let acknowledged = self.stager.borrow().acknowledged();
             self.release(acknowledged, Instant::now());

@@ -13,17 +13,18 @@ use crate::metrics::Plane;
 use crate::respond::pages::Pages;
 use crate::route::HostMap;
 
-/// Which sites fill more than their share of the journal; the flags outlive a reload.
+/// Which sites fill more than their share of the journal with what is not delivered; the flags
+/// outlive a reload.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     flags: HashMap<String, Arc<AtomicBool>>,
 }
 
 impl Shares {
-    /// Looks at what each site's records take on disk; a lone site may have all of it.
+    /// Looks at what each site's undelivered records take on disk; a lone site may have all of it.
     pub(super) fn measure(&self, journal: &Journal, share_bytes: u64) {
         for (name, flag) in &self.flags {
-            let over = self.flags.len() > 1 && journal.usage(tag(name)) > share_bytes;
+            let over = self.flags.len() > 1 && journal.undelivered(tag(name)) > share_bytes;
             if flag.swap(over, Relaxed) != over {
                 if over {
                     tracing::error!(

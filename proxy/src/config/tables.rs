@@ -183,7 +183,7 @@ impl Journal {
             bytes_max: s.size("bytes_max", "16GiB", "16MiB"..="1024TiB"),
             retain: s.span("retain", "7d", "0s"..="365d"),
             sync_every: s.span("sync_every", "1s", "10ms"..="1s"),
-            pace: s.span("pace", "0s", "0s"..="50ms"),
+            pace: s.span("pace", "1ms", "0s"..="50ms"),
             ..journal::Config::new(data.join("journal"))
         };
         let when_full = [("redirect", WhenFull::Redirect), ("refuse", WhenFull::Refuse)];

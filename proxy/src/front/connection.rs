@@ -1,20 +1,29 @@
-//! Connections: accepted, bounded, served by hyper, drained in two phases.
+//! Connections: accepted, bounded, served by hyper, watched for silence and age, drained in phases.
+//!
+//! Invariants:
+//! - Every connection that is open has an entry with its thread's [`Connections`]; the sweep over
+//!   them is the only timer they have, so that a request arms none.
+//! - A connection without a request for `idle_timeout`, whether idle or in the middle of a request's
+//!   head, is closed; one that is told to close and does not within `write_timeout` is dropped.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs::File;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::core::Core;
 use super::gate::Pass;
@@ -37,15 +46,81 @@ pub enum Phase {
 /// Pause after an accept that failed for want of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
-/// The connections that a data thread has open, to be waited for at the end.
+/// What the sweep knows of one connection.
+#[derive(Debug)]
+pub(super) struct Entry {
+    opened: Instant,
+    /// When the last request ended, or the connection began.
+    quiet_since: Cell<Instant>,
+    busy: Cell<bool>,
+    order: Cell<Order>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What a connection is to do when it is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    GoOn,
+    /// Finish what is under way, then close; told at this moment.
+    Close(Instant),
+    Drop,
+}
+
+impl Entry {
+    fn tell(&self, order: Order) {
+        self.order.set(order);
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The connections that a data thread has open.
 #[derive(Debug, Default)]
-pub struct Connections(Cell<usize>);
+pub(super) struct Connections {
+    entries: RefCell<HashMap<u64, Rc<Entry>>>,
+    next: Cell<u64>,
+}
 
 impl Connections {
     /// How many there are.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.0.get()
+    pub(super) fn open(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Tells connections that are silent, old or stuck to end; all of them when the edge ends.
+    pub(super) fn sweep(&self, core: &Core, now: Instant) {
+        let limits = core.shared.limits.load();
+        let ending = core.phase.get() == Phase::Ending;
+        for entry in self.entries.borrow().values() {
+            let silent =
+                !entry.busy.get() && now.duration_since(entry.quiet_since.get()) >= limits.idle_timeout;
+            match entry.order.get() {
+                Order::GoOn if silent => entry.tell(Order::Drop),
+                Order::GoOn if ending || now.duration_since(entry.opened) >= limits.connection_age_max => {
+                    entry.tell(Order::Close(now));
+                }
+                Order::Close(told) if now.duration_since(told) >= limits.write_timeout => {
+                    entry.tell(Order::Drop)
+                }
+                Order::GoOn | Order::Close(_) | Order::Drop => {}
+            }
+        }
+    }
+
+    fn begin(&self) -> (u64, Rc<Entry>) {
+        let now = Instant::now();
+        let entry = Rc::new(Entry {
+            opened: now,
+            quiet_since: Cell::new(now),
+            busy: Cell::new(false),
+            order: Cell::new(Order::GoOn),
+            waker: RefCell::new(None),
+        });
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.entries.borrow_mut().insert(id, Rc::clone(&entry));
+        (id, entry)
     }
 }
 
@@ -66,15 +141,15 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => match core.shared.gate.enter(peer.ip()) {
                 Ok(pass) => {
-                    let served = connection(
-                        Rc::clone(&core),
-                        stream,
-                        peer,
-                        pass,
-                        phase.clone(),
-                        Rc::clone(&connections),
-                    );
-                    tokio::task::spawn_local(served);
+                    let (id, entry) = connections.begin();
+                    core.counters().accepted.one();
+                    let open = Open {
+                        core: Rc::clone(&core),
+                        connections: Rc::clone(&connections),
+                        id,
+                        _pass: pass,
+                    };
+                    tokio::task::spawn_local(connection(open, entry, stream, peer));
                 }
                 Err(refusal) => core.counters().refused(refusal),
             },
@@ -106,61 +181,63 @@ fn is_shortage(error: &io::Error) -> bool {
         .any(|shortage| error.raw_os_error() == Some(shortage.raw_os_error()))
 }
 
-/// Counts a connection for as long as it is open, whatever ends it.
+/// An open connection's place among the others, given back whatever ends it.
 struct Open {
     core: Rc<Core>,
     connections: Rc<Connections>,
+    id: u64,
     _pass: Pass,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.connections.0.set(self.connections.0.get() - 1);
+        self.connections.entries.borrow_mut().remove(&self.id);
         self.core.counters().closed.one();
     }
 }
 
-async fn connection(
-    core: Rc<Core>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    pass: Pass,
-    mut phase: watch::Receiver<Phase>,
-    connections: Rc<Connections>,
-) {
-    connections.0.set(connections.0.get() + 1);
-    core.counters().accepted.one();
-    let open = Open { core: Rc::clone(&core), connections, _pass: pass };
-    let limits = **core.shared.limits.load();
+async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: SocketAddr) {
+    let core = &open.core;
     // Answers are one small write; waiting for more of them would only delay it.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        let core = Rc::clone(&core);
-        async move { Ok::<_, Infallible>(serve(&core, peer.ip(), &request).await) }
+        let (core, entry) = (Rc::clone(core), Rc::clone(&entry));
+        async move {
+            entry.busy.set(true);
+            let response = serve(&core, peer.ip(), &request).await;
+            entry.busy.set(false);
+            entry.quiet_since.set(Instant::now());
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle_timeout)
-        .max_buf_size(limits.header_bytes_max)
+        // The sweep closes silent connections; hyper's timer would be armed anew for each request.
+        .header_read_timeout(None)
+        .max_buf_size(core.shared.limits.load().header_bytes_max)
+        // One small buffer is cheaper to write than two parts of one.
+        .writev(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
-    let mut end = pin!(sleep_until(Instant::now() + limits.connection_age_max));
-    let mut closing = false;
-    loop {
-        tokio::select! {
-            biased;
-            // A broken connection is the client's affair.
-            _ = served.as_mut() => break,
-            _ = phase.wait_for(|&phase| phase == Phase::Ending), if !closing => {}
-            () = end.as_mut() => {
-                if closing {
-                    break;
-                }
+    let mut told = false;
+    poll_fn(|context| {
+        match entry.order.get() {
+            Order::GoOn => {}
+            Order::Close(_) if told => {}
+            Order::Close(_) => {
+                told = true;
+                served.as_mut().graceful_shutdown();
             }
+            Order::Drop => return Poll::Ready(()),
         }
-        closing = true;
-        served.as_mut().graceful_shutdown();
-        end.as_mut().reset(Instant::now() + limits.write_timeout);
-    }
-    drop(open);
+        // A broken connection is the client's affair.
+        if served.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut waker = entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    })
+    .await;
 }

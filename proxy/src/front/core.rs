@@ -24,7 +24,7 @@ use crate::vitals::{Vital, Vitals};
 pub struct Limits {
     /// Longest head of a request in bytes.
     pub header_bytes_max: usize,
-    /// Longest time for the head of a request, and longest silence between two requests.
+    /// Longest silence between two requests, and longest time for the head of one.
     pub idle_timeout: Duration,
     /// Longest time that a response may take to be taken by its client.
     pub write_timeout: Duration,

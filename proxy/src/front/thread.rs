@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use super::connection::{Connections, Phase, accept};
 use super::core::{Core, Shared};
 use crate::record::Recorder;
 
-/// How often an idle thread looks at the published values, so that it does not keep an old table alive.
-const REFRESH: Duration = Duration::from_secs(1);
+/// How often connections are looked through for silent and old ones, and the published values looked
+/// at, so that an idle thread does not keep an old table alive.
+const SWEEP: Duration = Duration::from_millis(250);
 /// How often the end is looked for while connections are open.
 const END_CHECK: Duration = Duration::from_millis(10);
 
@@ -48,11 +50,12 @@ pub fn run(
         tokio::task::spawn_local(async move { own.recorder.hand_over().await });
         let own = Rc::clone(&core);
         tokio::task::spawn_local(async move { own.recorder.acknowledge().await });
-        let own = Rc::clone(&core);
+        let (own, all) = (Rc::clone(&core), Rc::clone(&connections));
         tokio::task::spawn_local(async move {
             loop {
+                tokio::time::sleep(SWEEP).await;
                 own.with(|_| ());
-                tokio::time::sleep(REFRESH).await;
+                all.sweep(&own, Instant::now());
             }
         });
         while let Ok(()) = phase.changed().await {
@@ -63,6 +66,7 @@ pub fn run(
             }
         }
         while connections.open() > 0 {
+            connections.sweep(&core, Instant::now());
             tokio::time::sleep(END_CHECK).await;
         }
         Ok(())

@@ -21,7 +21,8 @@ pub struct Committer {
 
 impl Committer {
     pub(super) fn new(writer: Writer, opened_at: UnixMillis) -> Self {
-        Self { writer: writer.with_stopwatch(|| Some(Instant::now())), opened_at }
+        let origin = Instant::now();
+        Self { writer: writer.with_stopwatch(Box::new(move || origin.elapsed())), opened_at }
     }
 
     /// Commits until [`Journal::stop`](super::Journal::stop), then writes, syncs and seals what is

@@ -4,7 +4,7 @@
 //! - Zeros are never a frame, and no length is used before the header's checksum has proved it.
 //! - The header's checksum is seeded with the journal's id and the segment's number, the payload's
 //!   with the journal's id: bytes of another journal or another segment are not frames here.
-//! - What [`Head::stamp`] writes, [`Head::read`] reads back; anything else is `None`, never a panic.
+//! - What [`append`] and [`stamp`] write, [`Head::read`] reads back; anything else is `None`, never a panic.
 //!
 //! The byte table is in `docs/journal.md`. This file does no I/O and knows no clock.
 

@@ -14,6 +14,7 @@ use super::recover::{self, Examined, Report, Unfit, Unreadable};
 use super::sealed::Unpress;
 use super::segment::{self, Form, Name};
 use super::shelf::{Gap, Span};
+use super::walk::scan;
 use super::{JournalId, Sequence, Tag};
 use crate::event::UnixMillis;
 
@@ -314,14 +315,14 @@ fn walk_span(
     };
     match form {
         Form::Log => {
-            segment::scan(file, seeds, None, &mut |head, _, payload| {
+            scan(file, seeds, None, &mut |head, _, payload| {
                 show(Record { sequence: head.sequence, at: head.at, tag: head.tag, payload });
             })?;
         }
         Form::Sealed => {
-            let mut walk = Unpress::new(seeds);
+            let mut unpress = Unpress::new(seeds);
             let mut next = span.first;
-            while let Some(record) = walk.next(file, next)? {
+            while let Some(record) = unpress.next(file, next)? {
                 next = record.sequence.0 + 1;
                 show(Record {
                     sequence: record.sequence,
@@ -330,7 +331,7 @@ fn walk_span(
                     payload: record.payload,
                 });
             }
-            walked.damaged.extend(walk.damaged.iter().map(|&(from, to)| (name.to_owned(), from, to)));
+            walked.damaged.extend(unpress.damaged.iter().map(|&(from, to)| (name.to_owned(), from, to)));
         }
     }
     if expected <= span.last && flow.is_continue() {

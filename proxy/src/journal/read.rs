@@ -16,10 +16,12 @@ use std::sync::atomic::Ordering::Acquire;
 
 use super::disk::{Access, DiskFile};
 use super::frame::{self, Kind, Seeds};
-use super::recover::read_leniently;
+use super::lenient::Lenient;
 use super::sealed::Unpress;
-use super::segment::{Form, Step, Walker, Window};
-use super::shelf::{Gap, Located, Shared, Span, segment_path};
+use super::segment::{Form, Name};
+use super::shared::Shared;
+use super::shelf::{Gap, Located, Span};
+use super::walk::{Step, Walker, Window};
 use super::{JournalId, Sequence, Tag};
 use crate::event::UnixMillis;
 
@@ -257,7 +259,7 @@ impl Reader {
             return Ok(Place::Ready);
         }
         self.open = None;
-        let path = segment_path(&self.shared, self.id, span.number, form);
+        let path = self.shared.home(self.id).join(Name::segment(span.number, form));
         let file = match self.shared.disk.open(&path, Access::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -331,7 +333,7 @@ impl Reader {
         if self.failures >= ATTEMPTS
             && let Some(open) = self.open.take()
         {
-            let file = Box::new(Tolerant { file: open.file });
+            let file = Box::new(Lenient::new(open.file));
             let seeds = Seeds::new(self.id, open.number);
             let source = match open.source {
                 Source::Log { .. } => {
@@ -343,36 +345,5 @@ impl Reader {
             self.failures = 0;
         }
         Err(ReadError::Disk(error))
-    }
-}
-
-/// A file of which blocks that can't be read are shown as zeros.
-#[derive(Debug)]
-struct Tolerant {
-    file: Box<dyn DiskFile>,
-}
-
-impl DiskFile for Tolerant {
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self.file.read_at(into, offset) {
-            Ok(bytes) => Ok(bytes),
-            Err(_) => Ok(read_leniently(&*self.file, into, offset)?.0),
-        }
-    }
-
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn bytes(&self) -> io::Result<u64> {
-        self.file.bytes()
-    }
-
-    fn forget_cache(&self) -> io::Result<()> {
-        self.file.forget_cache()
     }
 }

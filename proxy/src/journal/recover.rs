@@ -11,15 +11,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::disk::{Access, Disk, DiskFile};
 use super::frame::Seeds;
+use super::lenient::Lenient;
 use super::sealed::{Footer, Unpress};
-use super::segment::{self, Classified, Form, HEADER_BYTES, Header, HeaderFault, Name, Scanned};
+use super::segment::{Form, HEADER_BYTES, Header, HeaderFault, Name};
 use super::shelf::{Cause, Gap, Segment, Span, Volume, add_gap};
+use super::walk::{self, Classified, Scanned};
 use super::{JournalId, Sequence, Tag};
 use crate::event::UnixMillis;
 
@@ -258,7 +258,7 @@ fn open_candidate(
     }
     let file: Box<dyn DiskFile> = match unreadable {
         Unreadable::Fail => file,
-        Unreadable::Damage => Box::new(Lenient { file, unreadable_bytes: AtomicU64::new(0) }),
+        Unreadable::Damage => Box::new(Lenient::new(file)),
     };
     let bytes = file.bytes()?;
     let mut head = [0; HEADER_BYTES];
@@ -273,7 +273,7 @@ fn open_candidate(
     let seeds = Seeds::new(id, number);
     let first = header.as_ref().map(|header| header.first.0);
     let found = match form {
-        Form::Log => Found::Log(segment::scan(&*file, seeds, first, &mut |_, _, _| {})?),
+        Form::Log => Found::Log(walk::scan(&*file, seeds, first, &mut |_, _, _| {})?),
         Form::Sealed => survey(&*file, seeds)?,
     };
     report.unreadable_bytes += file.unreadable_bytes();
@@ -293,11 +293,11 @@ fn survey(file: &dyn DiskFile, seeds: Seeds) -> io::Result<Found> {
     if let Some(footer) = Footer::read(file, seeds)? {
         return Ok(Found::Sealed { footer, corrupt: Vec::new() });
     }
-    let mut walk = Unpress::new(seeds);
+    let mut unpress = Unpress::new(seeds);
     let mut footer = Footer::default();
     let mut tags: HashMap<Tag, u64> = HashMap::new();
     let mut next = 0;
-    while let Some(record) = walk.next(file, next)? {
+    while let Some(record) = unpress.next(file, next)? {
         let sequence = record.sequence.0;
         match footer.spans.last_mut() {
             Some(span) if span.1 + 1 == sequence => span.1 = sequence,
@@ -308,7 +308,7 @@ fn survey(file: &dyn DiskFile, seeds: Seeds) -> io::Result<Found> {
         next = sequence + 1;
     }
     footer.tags = tags.into_iter().collect();
-    Ok(Found::Sealed { footer, corrupt: walk.damaged })
+    Ok(Found::Sealed { footer, corrupt: unpress.damaged })
 }
 
 /// Puts the segments together: which sequences are read from which, and which from none.
@@ -328,7 +328,7 @@ fn assemble(
         let found = match &candidate.found {
             Found::Log(scanned) => {
                 let first = candidate.header.as_ref().map(|header| header.first.0);
-                segment::classify(scanned, first, next_first)
+                walk::classify(scanned, first, next_first)
             }
             Found::Sealed { footer, corrupt } => {
                 let proved_through = footer.spans.last().map(|span| span.1);
@@ -434,16 +434,16 @@ fn digests(candidate: &Candidate, range: Span) -> io::Result<HashMap<u64, (UnixM
     match candidate.form {
         Form::Log => {
             let first = candidate.header.as_ref().map(|header| header.first.0);
-            segment::scan(&*candidate.file, candidate.seeds, first, &mut |head, _, _| {
+            walk::scan(&*candidate.file, candidate.seeds, first, &mut |head, _, _| {
                 if wanted.contains(&head.sequence.0) {
                     digests.insert(head.sequence.0, (head.at, head.tag, head.payload_crc));
                 }
             })?;
         }
         Form::Sealed => {
-            let mut walk = Unpress::new(candidate.seeds);
+            let mut unpress = Unpress::new(candidate.seeds);
             let mut next = range.first;
-            while let Some(record) = walk.next(&*candidate.file, next)? {
+            while let Some(record) = unpress.next(&*candidate.file, next)? {
                 next = record.sequence.0 + 1;
                 if !wanted.contains(&record.sequence.0) {
                     break;
@@ -514,62 +514,4 @@ pub(super) fn set_aside(disk: &dyn Disk, folder: &Path, file: &str) -> io::Resul
     };
     let free = (0..).map(name).find(|name| !there.contains(name)).expect("numbers do not end");
     disk.rename(&folder.join(file), &folder.join(free))
-}
-
-/// A file of which blocks that can't be read are shown as zeros, and counted.
-#[derive(Debug)]
-struct Lenient {
-    file: Box<dyn DiskFile>,
-    unreadable_bytes: AtomicU64,
-}
-
-const BLOCK_BYTES: usize = 4096;
-
-/// Reads what can be read, block by block, and leaves zeros for the rest.
-pub(super) fn read_leniently(file: &dyn DiskFile, into: &mut [u8], offset: u64) -> io::Result<(usize, u64)> {
-    let end = file.bytes()?;
-    let wanted = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX).min(into.len());
-    let (mut at, mut unreadable) = (0, 0);
-    while at < wanted {
-        let aligned = BLOCK_BYTES - usize::try_from((offset + at as u64) % BLOCK_BYTES as u64).unwrap_or(0);
-        let piece = aligned.min(wanted - at);
-        let block = &mut into[at..at + piece];
-        if file.read_at(block, offset + at as u64).is_err() {
-            block.fill(0);
-            unreadable += piece as u64;
-        }
-        at += piece;
-    }
-    Ok((wanted, unreadable))
-}
-
-impl DiskFile for Lenient {
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        if let Ok(bytes) = self.file.read_at(into, offset) {
-            return Ok(bytes);
-        }
-        let (bytes, unreadable) = read_leniently(&*self.file, into, offset)?;
-        self.unreadable_bytes.fetch_add(unreadable, Relaxed);
-        Ok(bytes)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn bytes(&self) -> io::Result<u64> {
-        self.file.bytes()
-    }
-
-    fn forget_cache(&self) -> io::Result<()> {
-        self.file.forget_cache()
-    }
-
-    fn unreadable_bytes(&self) -> u64 {
-        self.unreadable_bytes.load(Relaxed)
-    }
 }

@@ -18,11 +18,14 @@ use std::time::Duration;
 
 use super::disk::{Access, Claim};
 use super::frame::Seeds;
+use super::live::fill_with_zeros;
 use super::recover::{self, Report, Unfit, Unreadable};
 use super::sealed::{BLOCK_BYTES, Press, Unpress};
-use super::segment::{self, Form, HEADER_BYTES, Header, Name};
-use super::shelf::{Shared, Volume};
-use super::writer::{LOCK, fill_with_zeros};
+use super::segment::{Form, HEADER_BYTES, Header, Name};
+use super::shared::Shared;
+use super::shelf::Volume;
+use super::walk;
+use super::writer::LOCK;
 use super::{JournalId, Sequence};
 use crate::event::UnixMillis;
 
@@ -393,7 +396,7 @@ impl Mill {
         let wanted = |sequence: u64| ranges.iter().any(|&(first, last)| (first..=last).contains(&sequence));
         let (mut digest, mut failed) = (0, Ok(()));
         let mut tags = HashMap::new();
-        segment::scan(&*source, seeds, None, &mut |head, _, payload| {
+        walk::scan(&*source, seeds, None, &mut |head, _, payload| {
             let sequence = head.sequence.0;
             if failed.is_ok() && wanted(sequence) {
                 digest = digest_of(digest, sequence, head.at, payload);
@@ -460,14 +463,14 @@ fn digest_of(before: u32, sequence: u64, at: UnixMillis, payload: &[u8]) -> u32 
 
 /// Reads a sealed file back from the disk and compares it with what was put in.
 fn verify(file: &dyn super::disk::DiskFile, seeds: Seeds, digest: u32, records: u64) -> io::Result<()> {
-    let mut walk = Unpress::new(seeds);
+    let mut unpress = Unpress::new(seeds);
     let (mut found, mut count, mut next) = (0, 0, 0);
-    while let Some(record) = walk.next(file, next)? {
+    while let Some(record) = unpress.next(file, next)? {
         found = digest_of(found, record.sequence.0, record.at, record.payload);
         next = record.sequence.0 + 1;
         count += 1;
     }
-    if (found, count) != (digest, records) || !walk.damaged.is_empty() {
+    if (found, count) != (digest, records) || !unpress.damaged.is_empty() {
         return Err(io::Error::other("the compressed segment does not read back as it was written"));
     }
     Ok(())

@@ -14,7 +14,8 @@ use std::io;
 
 use super::disk::DiskFile;
 use super::frame::{RECORD_BYTES_CAP, Seeds, u32_at, u64_at};
-use super::segment::{HEADER_BYTES, Window};
+use super::segment::HEADER_BYTES;
+use super::walk::Window;
 use super::{Sequence, Tag};
 use crate::event::UnixMillis;
 

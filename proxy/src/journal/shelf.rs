@@ -1,4 +1,4 @@
-//! What all parts of the journal share: the marks, and the catalogue of journals, segments and spans.
+//! The catalogue of journals, segments and spans: where each record is read from.
 //!
 //! Invariants:
 //! - Spans of a journal are sorted and do not overlap: every sequence is read from one segment.
@@ -8,119 +8,16 @@
 //! - The shelf's lock is never held during I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::disk::{Disk, Lock};
+use super::disk::Lock;
 use super::recover::Report;
-use super::segment::{Form, Name};
-use super::stager::{Bell, Slot};
-use super::status::{State, Stats};
-use super::{Config, JournalId, Sequence, Tag};
+use super::segment::Form;
+use super::{JournalId, Sequence, Tag};
 use crate::event::UnixMillis;
 
 /// The catalogue lists at most so many damaged ranges of a journal; readers report every one.
 const GAPS_MAX: usize = 10_000;
-
-/// What the parts of one process's journal share.
-pub(super) struct Shared {
-    pub(super) config: Config,
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) id: JournalId,
-    pub(super) edge: String,
-    pub(super) opened_at: UnixMillis,
-    pub(super) stats: Stats,
-    pub(super) appended: AtomicU64,
-    pub(super) written: AtomicU64,
-    pub(super) synced: AtomicU64,
-    pub(super) degraded: AtomicBool,
-    pub(super) stopping: AtomicBool,
-    pub(super) bell: Bell,
-    /// Guards the reason of `degraded`; held for a copy.
-    state: Mutex<State>,
-    /// Guards the list of stagers; held for a copy when one comes or goes.
-    slots: Mutex<Vec<Arc<Slot>>>,
-    /// Rises when `slots` changes.
-    pub(super) slots_version: AtomicU64,
-    /// Guards the catalogue; held for a look-up or an entry, by readers, committer and mill.
-    shelf: Mutex<Shelf>,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub(super) fn new(
-        config: Config,
-        disk: Arc<dyn Disk>,
-        id: JournalId,
-        edge: String,
-        now: UnixMillis,
-    ) -> Self {
-        let mut shelf = Shelf::default();
-        shelf.volumes.push(Volume { current: true, ..Volume::new(id, edge.clone(), now) });
-        Self {
-            config,
-            disk,
-            id,
-            edge,
-            opened_at: now,
-            stats: Stats::new(),
-            appended: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            synced: AtomicU64::new(0),
-            degraded: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            bell: Bell::default(),
-            state: Mutex::new(State::Up),
-            slots: Mutex::default(),
-            slots_version: AtomicU64::new(0),
-            shelf: Mutex::new(shelf),
-        }
-    }
-
-    pub(super) fn home(&self, id: JournalId) -> PathBuf {
-        self.config.folder.join(id.to_string())
-    }
-
-    pub(super) fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn set_state(&self, state: State) {
-        self.degraded.store(state != State::Up, Release);
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Acquire)
-    }
-
-    pub(super) fn register(&self, slot: Arc<Slot>) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
-        self.slots_version.fetch_add(1, Release);
-    }
-
-    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn forget_slot(&self, gone: &Arc<Slot>) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|slot| !Arc::ptr_eq(slot, gone));
-        self.slots_version.fetch_add(1, Release);
-    }
-}
 
 /// One journal as it can be read.
 #[derive(Clone, Debug)]
@@ -317,6 +214,12 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
+    /// A catalogue of the current journal alone.
+    pub(super) fn new(id: JournalId, edge: String, now: UnixMillis) -> Self {
+        let current = Volume { current: true, ..Volume::new(id, edge, now) };
+        Self { volumes: vec![current], ..Self::default() }
+    }
+
     pub(super) fn volume(&mut self, id: JournalId) -> Option<&mut Volume> {
         self.volumes.iter_mut().find(|volume| volume.id == id)
     }
@@ -355,6 +258,21 @@ impl Shelf {
 
     pub(super) fn usage(&self, tag: Tag) -> u64 {
         self.usage.get(&tag).copied().unwrap_or(0)
+    }
+
+    /// The bytes of a tag that some sink lacks, to the nearest segment: what is delivered and only
+    /// kept for a restored database can be dropped for others, so it weighs on nobody.
+    pub(super) fn undelivered(&self, tag: Tag) -> u64 {
+        let delivered = self.volumes.iter().flat_map(|volume| {
+            let through = self.delivered_through(volume);
+            volume
+                .segments
+                .iter()
+                .filter(move |(number, _)| volume.last_in(**number).is_some_and(|last| last <= through))
+                .flat_map(|(_, segment)| &segment.tags)
+        });
+        let delivered: u64 = delivered.filter(|(owner, _)| *owner == tag).map(|(_, bytes)| bytes).sum();
+        self.usage(tag).saturating_sub(delivered)
     }
 
     pub(super) fn add_usage(&mut self, more: &[(Tag, u64)]) {
@@ -539,11 +457,6 @@ pub(super) fn add_gap(gaps: &mut Vec<Gap>, gap: Gap) {
             gaps.remove(left + 1);
         }
     }
-}
-
-/// The path of a segment's file.
-pub(super) fn segment_path(shared: &Shared, id: JournalId, number: u64, form: Form) -> PathBuf {
-    shared.home(id).join(Name::segment(number, form))
 }
 
 fn add_tags(usage: &mut HashMap<Tag, u64>, more: &[(Tag, u64)]) {

@@ -390,7 +390,8 @@ impl World {
                     let kept = random.below(folder.pending.len() as u64 + 1);
                     let in_order = random.once_in(2);
                     for (n, change) in folder.pending.drain(..).enumerate() {
-                        if if in_order { (n as u64) < kept } else { random.once_in(2) } {
+                        let keep = if in_order { (n as u64) < kept } else { random.once_in(2) };
+                        if keep {
                             change.apply(&mut folder.durable);
                         }
                     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::shelf::Shared;
+use super::shared::Shared;
 use super::status::count;
 use super::{Batch, Tag, frame};
 use crate::event::UnixMillis;

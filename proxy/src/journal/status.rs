@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::shelf::{Shared, Summary};
+use super::shared::Shared;
+use super::shelf::Summary;
 use super::{JournalId, Sequence};
 use crate::event::UnixMillis;
 use crate::metrics::Histogram;

@@ -10,7 +10,6 @@
 //!
 //! It is synchronous and knows time only as an argument, so that the model test drives it.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -18,19 +17,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use super::disk::{Access, DiskFile};
-use super::frame::{self, Head, Seeds};
-use super::segment::{Form, Header, Name};
-use super::shelf::{Ended, Shared};
+use super::frame;
+use super::live::{Live, Origin};
+use super::segment::{Header, Name};
+use super::shared::Shared;
+use super::shelf::Ended;
 use super::stager::{Slot, TooMuch};
 use super::status::{Reason, State, count};
-use super::{Mode, Sequence, Tag};
+use super::tail::Tail;
+use super::{Mode, Sequence};
 use crate::event::UnixMillis;
 
 /// What the committer makes itself when no spare is ready is so much smaller, for somebody waits.
 const SHORT_SEGMENT_PART: u64 = 64;
-/// Zeros are written in pieces of this size.
-const ZEROS_BYTES: usize = 256 << 10;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -69,7 +68,7 @@ pub(super) struct Writer {
     trouble: Option<Trouble>,
     /// Segments left after a failure, until what they may hold alone is synced elsewhere.
     left: Vec<Left>,
-    stopwatch: fn() -> Option<std::time::Instant>,
+    stopwatch: Stopwatch,
 }
 
 /// Since when and how often opening a new segment has failed.
@@ -79,51 +78,29 @@ struct Trouble {
     retry_at: Duration,
 }
 
-/// Frames that are not yet covered by a good sync, one after another as they will lie in a file.
-#[derive(Debug)]
-struct Tail {
-    bytes: Vec<u8>,
-    /// Bytes and sequences before this have been written to the live segment.
-    written: usize,
-    first: u64,
-    written_next: u64,
-    next: u64,
-    acks: VecDeque<Ack>,
-}
-
-/// One hand-over of one stager: `batch` is safe when `last` is.
-#[derive(Debug)]
-struct Ack {
-    slot: Arc<Slot>,
-    batch: u64,
-    last: u64,
-    written: bool,
-}
-
-/// The segment being written.
-#[derive(Debug)]
-struct Live {
-    file: Box<dyn DiskFile>,
-    number: u64,
-    seeds: Seeds,
-    /// Frames end before this, so that a seal fits behind them.
-    usable: u64,
-    /// The exact end of what was written, and of what was synced.
-    end: u64,
-    synced: u64,
-    /// Tags of the frames written since the last sync, and of those synced.
-    tags_unsynced: HashMap<Tag, u64>,
-    tags: HashMap<Tag, u64>,
-}
-
-/// A segment left after a failure, or not even begun. Up to `through` it may hold the only copy on disk of records
-/// that were acknowledged as written.
+/// A segment left after a failure, or not even begun. Up to `through` it may hold the only copy on
+/// disk of records that were acknowledged as written.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     number: u64,
     through: u64,
     /// Whether synced records are read from it; if none are, it is removed in the end.
     read: bool,
+}
+
+/// A monotonic clock that only measures.
+struct Stopwatch(Box<dyn Fn() -> Duration + Send>);
+
+impl Stopwatch {
+    fn read(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Stopwatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopwatch")
+    }
 }
 
 /// Why writing failed.
@@ -140,36 +117,28 @@ impl From<io::Error> for Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason.fmt(f)
-    }
-}
-
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let tail =
-            Tail { bytes: Vec::new(), written: 0, first: 1, written_next: 1, next: 1, acks: VecDeque::new() };
         Self {
             shared,
             slots: Vec::new(),
             slots_version: 0,
             turn: 0,
             buffer: Vec::new(),
-            tail,
+            tail: Tail::new(),
             live: None,
             number_next: 1,
             housed: false,
             sync_due: None,
             trouble: None,
             left: Vec::new(),
-            stopwatch: || None,
+            stopwatch: Stopwatch(Box::new(Duration::default)),
         }
     }
 
-    /// Gives the clock by which syncs are measured.
-    pub(super) fn with_stopwatch(mut self, stopwatch: fn() -> Option<std::time::Instant>) -> Self {
-        self.stopwatch = stopwatch;
+    /// Gives the clock by which syncs are measured; without one they take no time.
+    pub(super) fn with_stopwatch(mut self, now: Box<dyn Fn() -> Duration + Send>) -> Self {
+        self.stopwatch = Stopwatch(now);
         self
     }
 
@@ -251,15 +220,7 @@ impl Writer {
                 Ok(None) => {}
                 Ok(Some(taken)) => {
                     records += taken.records;
-                    if self.tail.bytes.is_empty() {
-                        std::mem::swap(&mut self.tail.bytes, &mut self.buffer);
-                    } else {
-                        self.tail.bytes.extend_from_slice(&self.buffer);
-                    }
-                    self.buffer.clear();
-                    self.tail.next += taken.records;
-                    let ack = Ack { slot, batch: taken.batch, last: self.tail.next - 1, written: false };
-                    self.tail.acks.push_back(ack);
+                    self.tail.add(&mut self.buffer, taken, slot);
                 }
             }
         }
@@ -342,7 +303,8 @@ impl Writer {
         if sync {
             self.sync()?;
         } else {
-            self.acknowledge_written();
+            self.shared.written.fetch_max(self.tail.written_next - 1, Release);
+            self.tail.acknowledge_written();
             if self.sync_due.is_none() {
                 self.sync_due = Some(now.monotonic + self.shared.config.sync_every);
             }
@@ -353,46 +315,19 @@ impl Writer {
     /// Writes as many frames as still fit in the live segment; says how many bytes.
     fn write_some(&mut self) -> Result<usize, Fault> {
         let live = self.live.as_mut().expect("a segment was opened");
-        let block_bytes = u64::from(self.shared.config.block_bytes);
-        let start = if live.end == live.synced { live.end.next_multiple_of(block_bytes) } else { live.end };
-        let room = usize::try_from(live.usable.saturating_sub(start)).unwrap_or(usize::MAX);
-        let mark = u32::try_from(live.synced).expect("segments are capped at 1 GiB");
-        let from = self.tail.written;
-        let (mut bytes, mut sequence) = (0, self.tail.written_next);
-        while let Some(rest) = self.tail.bytes.get_mut(from + bytes..).filter(|rest| !rest.is_empty()) {
-            let (frame_bytes, tag) = frame::measure(rest).expect("the tail is made of whole frames");
-            if bytes + frame_bytes > room {
-                break;
-            }
-            frame::stamp(rest, Sequence(sequence), mark, live.seeds.head);
-            *live.tags_unsynced.entry(tag).or_default() += frame_bytes as u64;
-            bytes += frame_bytes;
-            sequence += 1;
-        }
-        if bytes == 0 {
-            return Ok(0);
-        }
-        live.file.write_at(&self.tail.bytes[from..from + bytes], start)?;
-        live.end = start + bytes as u64;
-        self.tail.written += bytes;
-        self.tail.written_next = sequence;
-        count(&self.shared.stats.bytes, bytes as u64);
-        Ok(bytes)
+        let wrote = live.write(&mut self.tail.bytes[self.tail.written..], self.tail.written_next)?;
+        self.tail.written += wrote.bytes;
+        self.tail.written_next += wrote.records;
+        count(&self.shared.stats.bytes, wrote.bytes as u64);
+        Ok(wrote.bytes)
     }
 
     fn sync(&mut self) -> Result<(), Fault> {
         self.sync_due = None;
-        let Some(live) = self.live.as_mut().filter(|live| live.end > live.synced) else { return Ok(()) };
-        let started = (self.stopwatch)();
-        live.file.sync()?;
-        if let Some(started) = started {
-            self.shared.stats.sync_time.observe(started.elapsed());
-        }
-        live.synced = live.end;
-        let more: Vec<_> = live.tags_unsynced.drain().collect();
-        for &(tag, bytes) in &more {
-            *live.tags.entry(tag).or_default() += bytes;
-        }
+        let Some(live) = self.live.as_mut().filter(|live| !live.is_synced()) else { return Ok(()) };
+        let started = self.stopwatch.read();
+        let more = live.sync()?;
+        self.shared.stats.sync_time.observe(self.stopwatch.read().saturating_sub(started));
         let through = self.tail.written_next - 1;
         count(&self.shared.stats.syncs, 1);
         count(&self.shared.stats.synced, self.tail.written_next - self.tail.first);
@@ -400,32 +335,9 @@ impl Writer {
         self.shared.written.fetch_max(through, Release);
         self.shared.synced.store(through, Release);
         self.shared.shelf().add_usage(&more);
-        self.acknowledge_synced(through);
+        self.tail.acknowledge_synced(through);
         self.release_left(through);
         Ok(())
-    }
-
-    fn acknowledge_synced(&mut self, through: u64) {
-        while let Some(ack) = self.tail.acks.front().filter(|ack| ack.last <= through) {
-            ack.slot.written.fetch_max(ack.batch, Release);
-            ack.slot.synced.store(ack.batch, Release);
-            ack.slot.wake();
-            self.tail.acks.pop_front();
-        }
-    }
-
-    fn acknowledge_written(&mut self) {
-        let through = self.tail.written_next - 1;
-        self.shared.written.fetch_max(through, Release);
-        // Newest first: what is marked already ends the search.
-        for ack in self.tail.acks.iter_mut().rev().skip_while(|ack| ack.last > through) {
-            if ack.written {
-                break;
-            }
-            ack.written = true;
-            ack.slot.written.fetch_max(ack.batch, Release);
-            ack.slot.wake();
-        }
     }
 
     /// Ends the live segment after success and opens the next.
@@ -440,12 +352,8 @@ impl Writer {
 
     /// Closes the live segment with its seal.
     fn seal(&mut self, now: Moment) -> Result<(), Fault> {
-        let Some(live) = self.live.take() else { return Ok(()) };
-        let last = self.tail.first - 1;
-        let mark = u32::try_from(live.synced).expect("segments are capped at 1 GiB");
-        let at = live.end.next_multiple_of(u64::from(self.shared.config.block_bytes));
-        let seal = Head::seal(Sequence(last), now.wall, mark, live.seeds);
-        let sealed = live.file.write_at(&seal, at).and_then(|()| live.file.sync());
+        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let sealed = live.seal(self.tail.first - 1, now.wall);
         self.close(live, Ended::InOrder);
         Ok(sealed?)
     }
@@ -453,8 +361,7 @@ impl Writer {
     /// Leaves the live segment after a failure: what is synced stays, the rest is written again.
     fn leave(&mut self) {
         count(&self.shared.stats.reappended, self.tail.written_next - self.tail.first);
-        self.tail.written = 0;
-        self.tail.written_next = self.tail.first;
+        self.tail.rewind();
         self.sync_due = None;
         let Some(live) = self.live.take() else { return };
         let left = Left { number: live.number, through: self.tail.next - 1, read: false };
@@ -535,17 +442,25 @@ impl Writer {
         let number = self.number_next;
         self.number_next += 1;
         let spare = self.shared.shelf().spares.pop();
-        let (early, capacity) = match spare {
-            Some((spare, bytes)) => (home.join(Name::spare(spare)), bytes),
-            None => (home.join(format!("{}.new", Name::log(number))), self.short_bytes()?),
+        let (early, capacity, origin) = match spare {
+            Some((spare, bytes)) => (home.join(Name::spare(spare)), bytes, Origin::Spare),
+            None => (home.join(format!("{}.new", Name::log(number))), self.short_bytes()?, Origin::Scratch),
         };
-        let path = home.join(Name::log(number));
-        let opened = self.prepare(&early, &path, number, capacity, spare.is_some(), now);
-        match opened {
+        let header = Header {
+            id: self.shared.id,
+            number,
+            first: Sequence(self.tail.written_next),
+            capacity,
+            block_bytes: self.shared.config.block_bytes,
+            opened_at: self.shared.opened_at,
+            created_at: now.wall,
+            edge: self.shared.edge.clone(),
+        };
+        match Live::open(&*self.shared.disk, &early, &home.join(Name::log(number)), &header, origin) {
             Ok(live) => {
                 self.shared.shelf().open_segment(number, self.tail.written_next, capacity);
                 count(&self.shared.stats.segments, 1);
-                count(&self.shared.stats.short_segments, u64::from(spare.is_none()));
+                count(&self.shared.stats.short_segments, u64::from(origin == Origin::Scratch));
                 self.live = Some(live);
                 Ok(())
             }
@@ -573,65 +488,6 @@ impl Writer {
         }
         Ok(bytes)
     }
-
-    fn prepare(
-        &self,
-        early: &Path,
-        path: &Path,
-        number: u64,
-        capacity: u64,
-        ready: bool,
-        now: Moment,
-    ) -> io::Result<Live> {
-        let shared = &self.shared;
-        let file = if ready {
-            shared.disk.open(early, Access::Write)?
-        } else {
-            let file = shared.disk.create(early)?;
-            fill_with_zeros(&*file, capacity)?;
-            file
-        };
-        let header = Header {
-            id: shared.id,
-            number,
-            first: Sequence(self.tail.written_next),
-            capacity,
-            block_bytes: shared.config.block_bytes,
-            opened_at: shared.opened_at,
-            created_at: now.wall,
-            edge: shared.edge.clone(),
-        };
-        file.write_at(&header.encode(Form::Log), 0)?;
-        file.sync()?;
-        shared.disk.rename(early, path)?;
-        shared.disk.sync_folder(&shared.home(shared.id))?;
-        let block_bytes = u64::from(shared.config.block_bytes);
-        let usable = (capacity - frame::HEAD_BYTES as u64) / block_bytes * block_bytes;
-        let end = super::segment::HEADER_BYTES as u64;
-        Ok(Live {
-            file,
-            number,
-            seeds: Seeds::new(shared.id, number),
-            usable,
-            end,
-            synced: end,
-            tags_unsynced: HashMap::new(),
-            tags: HashMap::new(),
-        })
-    }
-}
-
-impl Tail {
-    /// Forgets what was written, for it is synced.
-    fn drop_written(&mut self) {
-        if self.written == self.bytes.len() {
-            self.bytes.clear();
-        } else {
-            self.bytes.drain(..self.written);
-        }
-        self.written = 0;
-        self.first = self.written_next;
-    }
 }
 
 fn parent_of(folder: &Path) -> &Path {
@@ -644,16 +500,3 @@ fn parent_of(folder: &Path) -> &Path {
 
 /// The lock file of a journal's folder.
 pub(super) const LOCK: &str = "lock";
-
-/// Writes zeros, not holes: a sync into blocks that were never written also commits their mapping,
-/// and a full disk must be met here and not later.
-pub(super) fn fill_with_zeros(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX).min(ZEROS_BYTES)];
-    let mut at = 0;
-    while at < bytes {
-        let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_at(&zeros[..piece], at)?;
-        at += piece as u64;
-    }
-    Ok(())
-}

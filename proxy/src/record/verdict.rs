@@ -62,7 +62,7 @@ pub fn judge(event: &Event<'_>) -> Verdict {
 
 fn is_robot(agent: &[u8]) -> bool {
     static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> =
-        LazyLock::new(|| ROBOTS.iter().map(|name| memmem::Finder::new(name)).collect());
+        LazyLock::new(|| ROBOTS.iter().map(memmem::Finder::new).collect());
     let agent = agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent);
     let mut lower = [0; USER_AGENT_BYTES_MAX];
     let lower = &mut lower[..agent.len()];

@@ -189,6 +189,23 @@ fn a_journal_belongs_to_one_process_until_it_ends() {
     assert_eq!(journal.journals()[0].end, Sequence(1));
 }
 
+/// A site's share of the disk once counted what was delivered and only kept for a restored database:
+/// a busy site was then shut out for a week although nothing of it was waiting.
+#[test]
+fn what_is_delivered_and_kept_weighs_on_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(append_one(opened(config(folder.path()), 1)));
+    let Opened { journal, committer: _committer, mut mill } = opened(config(folder.path()), 2);
+    journal.declare_sinks(&["sink".to_owned()]);
+    while mill.tend(NOW).busy {}
+    assert_eq!(journal.undelivered(Tag(7)), journal.usage(Tag(7)));
+    journal.delivered(id(1), "sink", Sequence(1), NOW);
+    assert!(journal.usage(Tag(7)) > 0, "it is kept");
+    assert_eq!(journal.undelivered(Tag(7)), 0);
+    journal.delivered(id(1), "sink", Sequence(0), NOW);
+    assert!(journal.undelivered(Tag(7)) > 0, "a restored database lacks it again");
+}
+
 #[test]
 fn what_was_delivered_and_kept_long_enough_leaves_the_disk() {
     let folder = tempfile::tempdir().unwrap();
