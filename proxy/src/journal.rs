@@ -157,7 +157,7 @@ pub struct Config {
     pub staged_bytes_max: usize,
     /// What the committer holds until it is synced.
     pub unsynced_bytes_max: usize,
-    /// The shortest time between the starts of two group commits.
+    /// In [`Mode::Power`], the shortest time between the starts of two group commits under load.
     pub pace: Duration,
     /// The block of the disk: bytes that may change when a neighbour in it is written.
     pub block_bytes: u32,

@@ -36,8 +36,9 @@ const CLOCK_FILES: &[&str] = &[
     "app/sink.rs",
     "clock.rs",
     "database/deadline.rs",
-    "front/connection.rs",
+    "front/core.rs",
     "front/serve.rs",
+    "front/thread.rs",
     "journal/committer.rs",
     "record.rs",
 ];

@@ -50,7 +50,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Entry {
     opened: Instant,
-    /// When the last request ended, or the connection began.
+    /// When the last request ended, or the connection began, to the last sweep.
     quiet_since: Cell<Instant>,
     busy: Cell<bool>,
     order: Cell<Order>,
@@ -89,7 +89,8 @@ impl Connections {
     }
 
     /// Tells connections that are silent, old or stuck to end; all of them when the edge ends.
-    pub(super) fn sweep(&self, core: &Core, now: Instant) {
+    pub(super) fn sweep(&self, core: &Core) {
+        let now = core.tick.get();
         let limits = core.shared.limits.load();
         let ending = core.phase.get() == Phase::Ending;
         for entry in self.entries.borrow().values() {
@@ -108,8 +109,7 @@ impl Connections {
         }
     }
 
-    fn begin(&self) -> (u64, Rc<Entry>) {
-        let now = Instant::now();
+    fn begin(&self, now: Instant) -> (u64, Rc<Entry>) {
         let entry = Rc::new(Entry {
             opened: now,
             quiet_since: Cell::new(now),
@@ -141,7 +141,7 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => match core.shared.gate.enter(peer.ip()) {
                 Ok(pass) => {
-                    let (id, entry) = connections.begin();
+                    let (id, entry) = connections.begin(core.tick.get());
                     core.counters().accepted.one();
                     let open = Open {
                         core: Rc::clone(&core),
@@ -206,7 +206,7 @@ async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: Socke
             entry.busy.set(true);
             let response = serve(&core, peer.ip(), &request).await;
             entry.busy.set(false);
-            entry.quiet_since.set(Instant::now());
+            entry.quiet_since.set(core.tick.get());
             Ok::<_, Infallible>(response)
         }
     });

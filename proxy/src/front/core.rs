@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use tokio::time::Instant;
 
 use super::connection::Phase;
 use super::gate::Gate;
@@ -76,6 +77,8 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
     pub(super) phase: Cell<Phase>,
+    /// The time of the last sweep: near enough for silence and age, and free to read.
+    pub(super) tick: Cell<Instant>,
     view: RefCell<View>,
     pub(super) scratch: RefCell<Scratch>,
 }
@@ -134,6 +137,7 @@ impl Core {
             shared,
             recorder,
             phase: Cell::new(Phase::Open),
+            tick: Cell::new(Instant::now()),
             view: RefCell::new(view),
             scratch: RefCell::default(),
         }

@@ -55,7 +55,8 @@ pub fn run(
             loop {
                 tokio::time::sleep(SWEEP).await;
                 own.with(|_| ());
-                all.sweep(&own, Instant::now());
+                own.tick.set(Instant::now());
+                all.sweep(&own);
             }
         });
         while let Ok(()) = phase.changed().await {
@@ -66,7 +67,8 @@ pub fn run(
             }
         }
         while connections.open() > 0 {
-            connections.sweep(&core, Instant::now());
+            core.tick.set(Instant::now());
+            connections.sweep(&core);
             tokio::time::sleep(END_CHECK).await;
         }
         Ok(())

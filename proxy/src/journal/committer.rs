@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Mode;
 use super::writer::{Moment, Step, Writer};
 use crate::event::UnixMillis;
 
@@ -34,7 +35,11 @@ impl Committer {
             Moment { monotonic, wall: self.opened_at.after(monotonic) }
         };
         let shared = std::sync::Arc::clone(self.writer.shared());
-        let pace = shared.config.pace;
+        // What is only written is acknowledged at once: there is no sync to share.
+        let pace = match shared.config.mode {
+            Mode::Power => shared.config.pace,
+            Mode::Process => Duration::ZERO,
+        };
         while !shared.is_stopping() {
             let at = Instant::now();
             match self.writer.step(moment(at)) {
