@@ -40,15 +40,18 @@ use crate::links::log::{Log, Record};
 use crate::links::namespaces::Namespaces;
 use crate::links::overlay::Change;
 use crate::links::{Links, Origin, Row, State, builder, guard, snapshot};
-use crate::policy::Signal;
+use crate::policy::{Health, Signal};
 use crate::resolve::look_ups::{Key, LookUps};
 use crate::vitals::{Holding, Vitals};
 use mill::{Built, Job};
 
 /// Changes taken from the database in one step.
 const CHANGES_MAX: u32 = 10_000;
-/// Distance of two attempts to load after one that failed or was held.
-const LOAD_AGAIN: Duration = Duration::from_secs(30);
+/// Distance of two builds after one that failed or was held; it doubles up to the longest.
+const BUILD_AGAIN: Duration = Duration::from_secs(30);
+const BUILD_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// The watermark of a database of which nothing was loaded yet.
+const NOTHING_LOADED: Watermark = Watermark(i64::MAX);
 /// Distance of two attempts to write a log after one that failed.
 const LOG_AGAIN: Duration = Duration::from_secs(1);
 /// Events that may wait for the follower; whoever sends more waits or, on the look-up thread, drops them.
@@ -116,8 +119,20 @@ pub struct Follower {
     connection: Option<(Database, Holding)>,
     /// The database that the links come from, and up to where its changes were taken.
     basis: Option<(String, Watermark)>,
+    /// The database changed since its changes were taken last.
+    unread: bool,
+    /// The last step took as many changes as it may; more wait.
+    more: bool,
+    /// The database was in a window since it was opened last.
+    after_window: bool,
     building: bool,
+    build_failures: u32,
+    build_again_at: UnixMillis,
+    /// How often a complete load was asked for.
+    asked: u64,
     load_at: Option<UnixMillis>,
+    /// When the last complete load was taken.
+    loaded_at: UnixMillis,
     held: Option<Held>,
     accepted: Option<Held>,
     paused: bool,
@@ -134,7 +149,8 @@ impl Follower {
             if !self.paused {
                 self.step(clock::now());
             }
-            match events.recv_timeout(self.config.poll) {
+            let wait = if self.more { Duration::ZERO } else { self.config.poll };
+            match events.recv_timeout(wait) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => {
                     self.handle(event);
@@ -153,6 +169,7 @@ impl Follower {
     }
 
     fn step(&mut self, now: UnixMillis) {
+        self.more = false;
         self.mend_log(now);
         self.sync_log();
         if self.vitals.may_probe() {
@@ -169,6 +186,8 @@ impl Follower {
             self.sync_log();
         } else if !self.vitals.database_is_up() {
             self.connection = None;
+            // Whatever was done to the database in a window is seen by a complete load only.
+            self.after_window |= matches!(self.vitals.published().load().database, Health::Window { .. });
         }
         self.report();
     }
@@ -176,7 +195,7 @@ impl Follower {
     /// One look at the database: what changed, and whether a complete load is due.
     fn follow(&mut self, now: UnixMillis) -> Result<(), database::Error> {
         if self.connection.is_none() {
-            let holding = self.vitals.hold();
+            let Some(holding) = self.vitals.hold() else { return Ok(()) };
             let database = database::open(&self.config.database, Access::ReadOnly, self.config.timeout)?;
             let uuid = database.identity().uuid.to_string();
             if self.basis.as_ref().is_none_or(|(known, _)| *known != uuid) {
@@ -187,18 +206,22 @@ impl Follower {
                     );
                     self.look_ups.forget_all();
                 }
-                self.load_at = Some(now);
-                self.basis = Some((uuid, Watermark(i64::MAX)));
+                self.ask_load(now);
+                self.basis = Some((uuid, NOTHING_LOADED));
+            } else if std::mem::take(&mut self.after_window) {
+                self.ask_load(now);
             }
+            self.after_window = false;
             self.connection = Some((database, holding));
         }
         self.take_changes(now)?;
-        let table = Arc::clone(self.links.load().table());
-        let old = table.made_at().after(self.config.reload_every) <= now;
-        let due = self.load_at.is_some_and(|at| at <= now) || (old && self.load_at.is_none());
-        if due && !self.building {
+        if self.building || !is_due(self.build_again_at, now, BUILD_AGAIN_MAX) {
+            return Ok(());
+        }
+        let old = is_due(self.loaded_at.after(self.config.reload_every), now, self.config.reload_every);
+        if old || self.load_at.is_some_and(|at| is_due(at, now, BUILD_AGAIN_MAX)) {
             self.build(now, Build::Load);
-        } else if self.links.load().overlay().len() >= self.config.overlay_max && !self.building {
+        } else if self.links.load().overlay().len() >= self.config.overlay_max {
             self.build(now, Build::Fold);
         }
         Ok(())
@@ -208,14 +231,12 @@ impl Follower {
         let (Some((database, _)), Some((_, watermark))) = (&mut self.connection, &mut self.basis) else {
             return Ok(());
         };
-        if !database.changed()? {
+        self.unread |= database.changed()?;
+        // Before the first complete load of a database its changes mean nothing; they are read then.
+        if !self.unread || *watermark == NOTHING_LOADED {
             return Ok(());
         }
-        // Before the first complete load of a database its changes mean nothing.
-        if watermark.0 == i64::MAX {
-            return Ok(());
-        }
-        loop {
+        {
             let mut taken = 0;
             let mut changes = Vec::new();
             let namespaces = &self.namespaces;
@@ -235,8 +256,8 @@ impl Follower {
                 tracing::warn!(
                     "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
                 );
-                self.load_at = Some(now);
-                *watermark = Watermark(i64::MAX);
+                *watermark = NOTHING_LOADED;
+                self.ask_load(now);
                 return Ok(());
             }
             *watermark = next;
@@ -245,10 +266,18 @@ impl Follower {
                 look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
             }
             publish(&self.links, &self.namespaces, self.log.as_mut(), &mut self.unsynced, changes);
-            if taken < CHANGES_MAX {
-                return Ok(());
-            }
+            // One chunk in a step: the log is synced and windows are seen in between.
+            self.more = taken == CHANGES_MAX;
+            self.unread = self.more;
         }
+        Ok(())
+    }
+
+    /// Asks for a complete load; one that is under way does not count, for it may have begun before.
+    fn ask_load(&mut self, at: UnixMillis) {
+        self.asked += 1;
+        self.load_at = Some(at);
+        self.build_again_at = UnixMillis(0);
     }
 
     fn fail(&mut self, error: &database::Error) -> Signal {
@@ -264,7 +293,10 @@ impl Follower {
             | database::Error::Refused(_)
             | database::Error::Replaced(_) => {
                 // Whatever comes back in its place is loaded whole before anything of it is believed.
-                self.load_at = Some(UnixMillis(0));
+                if let Some((_, watermark)) = &mut self.basis {
+                    *watermark = NOTHING_LOADED;
+                }
+                self.ask_load(UnixMillis(0));
                 Signal::Gone
             }
         }
@@ -275,31 +307,37 @@ impl Follower {
         let Some(basis) = self.begin_generation(now) else { return };
         let generation = self.generation;
         let job = match (what, &self.basis) {
-            (Build::Load, _) => {
-                Job::Load { basis, generation, accepted: self.accepted, config: self.config.clone() }
-            }
-            (Build::Fold, Some((database, watermark))) => {
+            (Build::Load, _) => Job::Load {
+                basis,
+                generation,
+                accepted: self.accepted,
+                asked: self.asked,
+                config: self.config.clone(),
+            },
+            (Build::Fold, Some((database, watermark)))
+                if *watermark != NOTHING_LOADED && self.held.is_none() =>
+            {
                 let meta = snapshot::Meta { watermark: watermark.0, database: database.clone() };
                 Job::Fold { basis, generation, meta, config: self.config.clone() }
             }
-            (Build::Fold, None) => return,
+            (Build::Fold, _) => return,
         };
         if self.jobs.try_send(job).is_ok() {
             self.building = true;
-            self.load_at = Some(now.after(LOAD_AGAIN)).filter(|_| matches!(what, Build::Load));
         }
     }
 
     fn begin_generation(&mut self, now: UnixMillis) -> Option<Links> {
-        match Log::create(&self.config.folder, self.generation + 1) {
+        // Counted before the attempt: one that failed may have left its file.
+        self.generation += 1;
+        match Log::create(&self.config.folder, self.generation) {
             Ok(log) => {
-                self.generation += 1;
                 self.log = Some(log);
                 Some(Links::clone(&self.links.load()))
             }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "no new log of links; the table is not rebuilt");
-                self.load_at = Some(now.after(LOAD_AGAIN));
+                self.build_again_at = now.after(BUILD_AGAIN);
                 None
             }
         }
@@ -308,6 +346,10 @@ impl Follower {
     fn handle(&mut self, event: Event) {
         match event {
             Event::LookedUp(key, entry) => {
+                // What came by a change since is newer than what was looked up before it.
+                if self.links.load().get(key.namespace, &key.token).is_some() {
+                    return;
+                }
                 let change = Change { namespace: key.namespace, token: key.token.into(), entry };
                 publish(&self.links, &self.namespaces, self.log.as_mut(), &mut self.unsynced, vec![change]);
             }
@@ -316,7 +358,7 @@ impl Follower {
                 let answer = self.held.ok_or(NothingHeld);
                 if let Ok(held) = answer {
                     self.accepted = Some(held);
-                    self.load_at = Some(UnixMillis(0));
+                    self.ask_load(UnixMillis(0));
                 }
                 // Whoever asked may have gone away.
                 let _ = reply.send(answer);
@@ -328,7 +370,7 @@ impl Follower {
                 self.connection = None;
                 let _ = reply.send(());
             }
-            Event::Resume => {
+            Event::Resume if self.paused => {
                 self.paused = false;
                 self.generation = snapshot::newest_generation(&self.config.folder).unwrap_or(self.generation);
                 self.log_again_at = UnixMillis(0);
@@ -339,7 +381,7 @@ impl Follower {
                 }
                 self.config = *config;
             }
-            Event::Stop => {}
+            Event::Resume | Event::Stop => {}
         }
     }
 
@@ -350,6 +392,7 @@ impl Follower {
         }
         match built {
             Built::Taken { table, basis, meta, counts, refusals, loaded } => {
+                self.build_failures = 0;
                 let stats = table.stats();
                 tracing::info!(
                     links = stats.links,
@@ -361,12 +404,15 @@ impl Follower {
                     "the table of links was built"
                 );
                 self.links.rcu(|links| Arc::new(links.rebuilt(Arc::clone(&table), &basis)));
-                if loaded {
-                    self.load_at = None;
+                if let Some(asked) = loaded {
                     self.held = None;
-                    self.accepted = None;
-                    self.basis = Some((meta.database, Watermark(meta.watermark)));
                     self.board.loaded(&counts, refusals);
+                    if asked == self.asked && self.is_basis(&meta.database) {
+                        self.loaded_at = table.made_at();
+                        self.load_at = None;
+                        self.accepted = None;
+                        self.follow_from(meta);
+                    }
                 }
                 self.board.ready();
             }
@@ -382,9 +428,13 @@ impl Follower {
                 }
                 self.held = Some(held);
                 // New links of that database are followed all the same.
-                self.basis = Some((meta.database, Watermark(meta.watermark)));
+                if self.is_basis(&meta.database) {
+                    self.follow_from(meta);
+                }
+                self.rest_from_building();
             }
             Built::Failed { error } => {
+                self.rest_from_building();
                 tracing::error!(error, "the table of links was not built; links go on as before");
             }
             Built::Stopped => {}
@@ -392,9 +442,28 @@ impl Follower {
         self.report();
     }
 
+    fn is_basis(&self, database: &str) -> bool {
+        self.basis.as_ref().is_none_or(|(known, _)| known == database)
+    }
+
+    /// Changes are followed from the load on, or from before it where they were not all taken yet.
+    fn follow_from(&mut self, meta: snapshot::Meta) {
+        let loaded = Watermark(meta.watermark);
+        let from = self.basis.take().map_or(loaded, |(_, taken)| taken.min(loaded));
+        self.basis = Some((meta.database, from));
+        self.unread = true;
+    }
+
+    /// A build that failed or was held is tried again later and later: it reads the whole database.
+    fn rest_from_building(&mut self) {
+        let rest = BUILD_AGAIN.saturating_mul(1 << self.build_failures.min(16)).min(BUILD_AGAIN_MAX);
+        self.build_failures += 1;
+        self.build_again_at = clock::now().after(rest);
+    }
+
     /// After a fault the log begins anew with all that only memory is sure to have.
     fn mend_log(&mut self, now: UnixMillis) {
-        if self.log.is_some() || now < self.log_again_at {
+        if self.log.is_some() || !is_due(self.log_again_at, now, LOG_AGAIN) {
             return;
         }
         let attempt = Log::create(&self.config.folder, self.generation + 1).and_then(|mut log| {
@@ -439,6 +508,11 @@ impl Follower {
 enum Build {
     Load,
     Fold,
+}
+
+/// Whether `at` has come; a moment farther ahead than anybody waits is left from a clock that jumped.
+fn is_due(at: UnixMillis, now: UnixMillis, wait_max: Duration) -> bool {
+    at <= now || at > now.after(wait_max)
 }
 
 /// Logs the changes, then publishes them.
@@ -519,4 +593,112 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::Found;
+    use crate::policy::{Monitor, Part};
+    use crate::resolve::look_ups;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000_000_000);
+
+    fn started(folder: &std::path::Path) -> (Started, Arc<ArcSwap<Links>>, Namespaces) {
+        let config = Config {
+            folder: folder.join("links"),
+            database: folder.join("holdfast.db"),
+            timeout: Duration::from_secs(1),
+            poll: Duration::from_millis(10),
+            reload_every: Duration::from_secs(3600),
+            overlay_max: 1000,
+            memory_bytes_max: 1 << 30,
+            looked_up_max: 100,
+            guard: guard::Settings { forget_after: Duration::from_secs(3600), drop_max_ppm: 10_000 },
+        };
+        std::fs::create_dir_all(&config.folder).unwrap();
+        let links = Arc::new(ArcSwap::from_pointee(Links::empty(1)));
+        let namespaces = Namespaces::default();
+        let look_ups = look_ups::Config {
+            entries: 100,
+            miss_ttl: Duration::from_secs(5),
+            deadline: Duration::from_secs(1),
+            in_flight_max: 4,
+        };
+        let (look_ups, _queue) = LookUps::new(look_ups, 1);
+        let vitals =
+            Vitals::new(Monitor::new(Default::default(), 1), Vec::new(), folder.join("windows.json"), NOW);
+        let started = start(config, Arc::clone(&links), namespaces.clone(), look_ups, vitals, || 1).unwrap();
+        (started, links, namespaces)
+    }
+
+    fn entry(state: State, url: &str, origin: Origin) -> Arc<Entry> {
+        let row =
+            Row { namespace: b"n", token: b"t", url, campaign: b"", append: true, expires_at: None, state };
+        Arc::new(Entry::approve(&row, origin).unwrap())
+    }
+
+    /// A look-up read a link, the link was deleted, the deletion was followed, and then the look-up's
+    /// answer arrived: the link came back and redirected until the next complete load.
+    #[test]
+    fn a_look_up_that_arrives_late_does_not_bring_a_deleted_link_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (Started { mut follower, .. }, links, namespaces) = started(folder.path());
+        let namespace = namespaces.intern(b"n").unwrap();
+        let tombstone = entry(State::Deleted, "", Origin::Change);
+        let change = Change { namespace, token: b"t"[..].into(), entry: tombstone };
+        publish(&links, &namespaces, follower.log.as_mut(), &mut follower.unsynced, vec![change]);
+        let key = Key { namespace, token: b"t"[..].into() };
+        follower.handle(Event::LookedUp(key, entry(State::Live, "https://example.com/", Origin::LookUp)));
+        assert_eq!(links.load().get(namespace, b"t"), Some(Found::Deleted));
+    }
+
+    /// A disk that was full for a moment left an empty log behind, and every later build found it in
+    /// its way until the edge was restarted.
+    #[test]
+    fn a_log_that_is_in_the_way_costs_one_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let (Started { mut follower, .. }, ..) = started(folder.path());
+        drop(Log::create(&follower.config.folder, follower.generation + 1).unwrap());
+        assert!(follower.begin_generation(NOW).is_none());
+        assert!(follower.begin_generation(NOW).is_some());
+    }
+
+    #[test]
+    fn a_load_is_asked_for_again_while_an_older_one_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (Started { mut follower, .. }, links, _) = started(folder.path());
+        follower.ask_load(NOW);
+        let before = follower.asked;
+        follower.ask_load(NOW);
+        let built = Built::Taken {
+            table: Arc::clone(links.load().table()),
+            basis: Links::clone(&links.load()),
+            meta: snapshot::Meta { watermark: 7, database: "old".to_owned() },
+            counts: guard::Counts::default(),
+            refusals: Vec::new(),
+            loaded: Some(before),
+        };
+        follower.built(built);
+        assert_eq!(follower.load_at, Some(NOW), "the load that was asked for later is still due");
+        assert_eq!(follower.basis, None);
+    }
+
+    #[test]
+    fn moments_left_from_a_clock_that_jumped_are_due() {
+        let wait = Duration::from_secs(30);
+        assert!(is_due(NOW, NOW, wait));
+        assert!(!is_due(NOW.after(wait), NOW, wait));
+        assert!(is_due(NOW.after(wait * 2), NOW, wait));
+    }
+
+    #[test]
+    fn in_a_window_the_follower_opens_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (Started { mut follower, .. }, ..) = started(folder.path());
+        follower.vitals.begin(Part::Database, None, "", NOW).unwrap();
+        assert!(follower.follow(NOW).is_ok());
+        assert!(follower.connection.is_none());
+        assert_eq!(follower.vitals.holders(), 0);
+    }
 }

@@ -12,7 +12,10 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -86,7 +89,7 @@ pub struct Holding(Arc<Vitals>);
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.0.holders.fetch_sub(1, Relaxed);
+        self.0.holders.fetch_sub(1, SeqCst);
     }
 }
 
@@ -198,17 +201,21 @@ impl Vitals {
         self.lock().windows.reload(configured);
     }
 
-    /// Says that a connection to the database is open.
+    /// Says that a connection to the database is about to be opened; `None` in a window, when it must not be.
+    ///
+    /// Said first and looked at then, so that a database which is shown as let go stays so.
     #[must_use]
-    pub fn hold(self: &Arc<Self>) -> Holding {
-        self.holders.fetch_add(1, Relaxed);
-        Holding(Arc::clone(self))
+    pub fn hold(self: &Arc<Self>) -> Option<Holding> {
+        self.holders.fetch_add(1, SeqCst);
+        let holding = Holding(Arc::clone(self));
+        let in_window = matches!(self.published.load().database, Health::Window { .. });
+        (!in_window).then_some(holding)
     }
 
     /// Connections to the database that are open now.
     #[must_use]
     pub fn holders(&self) -> usize {
-        self.holders.load(Relaxed)
+        self.holders.load(SeqCst)
     }
 
     fn change<T>(
@@ -342,10 +349,20 @@ mod tests {
     }
 
     #[test]
+    fn nobody_takes_hold_in_a_window() {
+        let folder = tempfile::tempdir().unwrap();
+        let vitals = vitals(&folder.path().join("windows.json"), NOW);
+        vitals.begin(Part::Database, None, "", NOW).unwrap();
+        assert!(vitals.hold().is_none());
+        assert_eq!(vitals.holders(), 0);
+    }
+
+    #[test]
     fn who_holds_a_connection_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let vitals = vitals(&folder.path().join("windows.json"), NOW);
         let held = vitals.hold();
+        assert!(held.is_some());
         assert_eq!(vitals.holders(), 1);
         drop(held);
         assert_eq!(vitals.holders(), 0);

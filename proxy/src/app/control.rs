@@ -32,6 +32,8 @@ use crate::policy::Part;
 const TICK: Duration = Duration::from_millis(50);
 /// Of these ticks, every how many the sites' shares of the journal are measured.
 const TICKS_PER_MEASURE: u32 = 20;
+/// How far the clock may be behind the time of the links' table.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How long a new program may take to become ready after it got the sockets.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(120);
 /// How long the journal and the follower may take to end.
@@ -63,6 +65,8 @@ struct Control {
     admin_handed: Option<std::net::TcpListener>,
     hand_overs: mpsc::Sender<HandOver>,
     ticks: u32,
+    /// Another program asked to take over and did not; what was let go for it is to be taken up again.
+    resume_due: bool,
 }
 
 /// Runs the edge until its end.
@@ -120,7 +124,7 @@ async fn control(
     notify(&[NotifyState::Ready]);
     ready(&addresses);
 
-    let mut control = Control { edge, config, origin, admin_handed, hand_overs, ticks: 0 };
+    let mut control = Control { edge, config, origin, admin_handed, hand_overs, ticks: 0, resume_due: false };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let replaced = loop {
@@ -159,14 +163,25 @@ async fn control(
 impl Control {
     fn tick(&mut self) {
         let now = clock::now();
-        let behind = now < self.edge.shared.links.load().table().made_at();
+        // A clock that is set a little now and then is no fault.
+        let behind = now.after(CLOCK_TOLERANCE) < self.edge.shared.links.load().table().made_at();
         let expiry = if behind { Expiry::Ignored } else { Expiry::Counts };
         self.edge.shared.vitals.tick(now, expiry);
+        self.resume();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_MEASURE) {
             let share = self.config.journal.site_share.of(self.config.journal.store.bytes_max);
             self.edge.sites.measure(&self.edge.journal, share);
             notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// Goes on after a take-over that came to nothing, as soon as the data folder is ours again.
+    fn resume(&mut self) {
+        let folder = &mut self.edge.folder;
+        if self.resume_due && (folder.is_locked() || folder.lock().unwrap_or(false)) {
+            self.edge.sink_orders.pause(false);
+            self.resume_due = self.edge.follow_events.try_send(follow::Event::Resume).is_err();
         }
     }
 
@@ -262,7 +277,8 @@ impl Control {
 
     fn apply(&mut self, config: Config) -> Result<(), String> {
         let shared = &self.edge.shared;
-        let sites = sites::build(&config, &self.edge.namespaces, &shared.plane, &mut self.edge.sites)
+        let mut shares = self.edge.sites.clone();
+        let sites = sites::build(&config, &self.edge.namespaces, &shared.plane, &mut shares)
             .map_err(|error| chain(&error))?;
         let follow = config.links.follow.clone();
         self.edge
@@ -273,6 +289,7 @@ impl Control {
         shared.vitals.reload(config.windows.clone());
         shared.limits.store(Arc::new(limits(&config)));
         shared.sites.store(Arc::new(sites));
+        self.edge.sites = shares;
         let database = &config.database;
         self.edge.sink_orders.configure(super::sink::Settings {
             pump: config.deliver.pump.clone(),
@@ -291,11 +308,19 @@ impl Control {
                 let (reply, rested) = sync_channel(1);
                 let paused = self.edge.follow_events.send(follow::Event::Pause(reply)).is_ok()
                     && rested.recv_timeout(PART_WAIT).is_ok();
+                if !paused {
+                    // Nothing was given away yet: the other program finds its line closed.
+                    tracing::error!(
+                        "another program asked to take over, but the links could not be let go in time"
+                    );
+                    self.resume_due = true;
+                    return;
+                }
                 self.edge.sink_orders.pause(true);
                 self.edge.folder.unlock();
                 let listeners = all_listeners(&self.edge.listeners, self.admin_handed.as_ref());
                 match sockets::send(&stream, &listeners) {
-                    Ok(()) if paused => {
+                    Ok(()) => {
                         tracing::info!("another program takes over: it has the listeners");
                         let hand_overs = self.hand_overs.clone();
                         tokio::task::spawn_blocking(move || {
@@ -308,22 +333,14 @@ impl Control {
                             let _ = hand_overs.blocking_send(step);
                         });
                     }
-                    _ => self.hand_over(HandOver::Failed),
+                    Err(_) => self.hand_over(HandOver::Failed),
                 }
             }
             HandOver::Failed => {
-                tracing::error!("the other program did not take over; this one goes on");
-                match self.edge.folder.lock() {
-                    Ok(true) => {
-                        self.edge.sink_orders.pause(false);
-                        let _ = self.edge.follow_events.try_send(follow::Event::Resume);
-                    }
-                    Ok(false) | Err(_) => {
-                        tracing::error!(
-                            "the data folder is locked by another process; links stay as they are"
-                        );
-                    }
-                }
+                tracing::error!(
+                    "the other program did not take over; this one goes on once the data folder is free"
+                );
+                self.resume_due = true;
             }
             HandOver::Done => {}
         }

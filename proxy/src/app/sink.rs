@@ -18,6 +18,8 @@ use crate::vitals::{Holding, Vitals};
 
 /// The sink's name in metrics, logs and the journal's bookkeeping.
 pub(super) const NAME: &str = "sqlite";
+/// How long the sink's thread rests without looking up.
+const SLICE: Duration = Duration::from_millis(100);
 /// How often the journal's slow work is looked at.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How long the end of an edge waits for the last hits to be delivered; the rest is pending.
@@ -52,6 +54,11 @@ impl Orders {
             adoptions,
             queue: Mutex::new(Some(queue)),
         }
+    }
+
+    /// Whether the pump may use the database.
+    fn allow(&self, vitals: &Vitals) -> bool {
+        vitals.database_is_up() && !self.paused.load(Relaxed)
     }
 
     /// Ends the thread after a last, short delivery.
@@ -102,13 +109,15 @@ pub(super) fn run(
             pump.reconfigure(settings.pump, settings.sink);
             every = settings.every;
         }
-        let allowed = vitals.database_is_up() && !orders.paused.load(Relaxed);
+        let mut allowed = orders.allow(vitals);
         if allowed && holding.is_none() {
-            holding = Some(vitals.hold());
+            holding = vitals.hold();
+            allowed = holding.is_some();
         }
         let now = clock::now();
         let step = pump.step(now, allowed);
-        if matches!(step, Step::Released) {
+        // After a failure the sink is closed, too, and opened again by the next step.
+        if matches!(step, Step::Released | Step::Failed { .. }) {
             holding = None;
         }
         pump.take_alarms().iter().for_each(tell);
@@ -121,13 +130,25 @@ pub(super) fn run(
                 return;
             }
         }
-        match queue.recv_timeout(wait) {
-            Ok((from, journal, reply)) => {
-                // Whoever asked may have gone away.
-                let _ = reply.send(pump.adopt(from, journal));
+        // In slices, so that a long rest after a failure does not make the thread deaf.
+        let rest_until = Instant::now() + wait;
+        loop {
+            let slice = rest_until.saturating_duration_since(Instant::now()).min(SLICE);
+            match queue.recv_timeout(slice) {
+                Ok((from, journal, reply)) => {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(pump.adopt(from, journal));
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            let news = orders.stop.load(Relaxed)
+                || orders.allow(vitals) != allowed
+                || locked(&orders.settings).is_some();
+            if news || Instant::now() >= rest_until {
+                break;
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::route::HostMap;
 
 /// Which sites fill more than their share of the journal with what is not delivered; the flags
 /// outlive a reload.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shares {
     flags: HashMap<String, Arc<AtomicBool>>,
 }

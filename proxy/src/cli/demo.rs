@@ -103,6 +103,8 @@ logo = "logo.svg"
 fn greet(addresses: &Addresses, links: u64) {
     let http = addresses.http.first().map(ToString::to_string).unwrap_or_default();
     let admin = &addresses.admin;
+    // As it was called, so that the lines can be copied: `cargo run` puts nothing on the PATH.
+    let program = std::env::args().next().unwrap_or_else(|| "holdfast".to_owned());
     let flag = if admin == "127.0.0.1:9180" { String::new() } else { format!(" --admin {admin}") };
     output::line(format_args!(
         "Holdfast is running with {links} sample links. Three to click:
@@ -115,13 +117,13 @@ Metrics are at http://{admin}/metrics.
 
 Now take the database away, in another terminal:
 
-  holdfast window begin --until 1h{flag}
+  {program} window begin --until 1h{flag}
 
 and click again: the links go on working. http://{http}/c/no-such-link, which nobody here knows,
 shows the maintenance page until
 
-  holdfast window end{flag}
+  {program} window end{flag}
 
-`holdfast status{flag}` shows both. Ctrl-C ends the demo."
+`{program} status{flag}` shows both. Ctrl-C ends the demo."
     ));
 }

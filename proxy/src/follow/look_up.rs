@@ -82,7 +82,7 @@ fn look_up(
     let (_, database, _) = match open {
         Some(open) => open,
         None => {
-            let holding = vitals.hold();
+            let Some(holding) = vitals.hold() else { return Ok(Answer::Unasked(LookUp::Barred)) };
             let database = database::open(&config.database, Access::ReadOnly, config.timeout)?;
             open.insert((config.database.clone(), database, holding))
         }

@@ -29,7 +29,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Job {
     /// Load everything from the database.
-    Load { basis: Links, generation: u64, accepted: Option<Held>, config: Config },
+    Load { basis: Links, generation: u64, accepted: Option<Held>, asked: u64, config: Config },
     /// Build a table of what is known.
     Fold { basis: Links, generation: u64, meta: Meta, config: Config },
 }
@@ -44,7 +44,8 @@ pub enum Built {
         meta: Meta,
         counts: Counts,
         refusals: Vec<Refusal>,
-        loaded: bool,
+        /// Which request it answers, when it is a complete load.
+        loaded: Option<u64>,
     },
     /// The guard holds the load.
     Held { held: Held, meta: Meta },
@@ -95,21 +96,28 @@ impl Mill {
 
     fn build(&self, job: Job) -> Built {
         match job {
-            Job::Load { basis, generation, accepted, config } => {
-                self.load(basis, generation, accepted, &config)
+            Job::Load { basis, generation, accepted, asked, config } => {
+                self.load(basis, generation, accepted, asked, &config)
             }
             Job::Fold { basis, generation, meta, config } => {
                 let settings = builder_settings(&config, (self.seeds)());
                 match builder::fold(basis, self.namespaces.clone(), settings, clock::now()) {
-                    Ok(finished) => keep(finished, generation, meta, &config, false),
+                    Ok(finished) => keep(finished, generation, meta, &config, None),
                     Err(error) => Built::Failed { error: error.to_string() },
                 }
             }
         }
     }
 
-    fn load(&self, basis: Links, generation: u64, accepted: Option<Held>, config: &Config) -> Built {
-        let _holding = self.vitals.hold();
+    fn load(
+        &self,
+        basis: Links,
+        generation: u64,
+        accepted: Option<Held>,
+        asked: u64,
+        config: &Config,
+    ) -> Built {
+        let Some(_holding) = self.vitals.hold() else { return Built::Stopped };
         let settings = builder_settings(config, (self.seeds)());
         let mut builder = Builder::new(basis, self.namespaces.clone(), settings);
         let mut rows = 0u64;
@@ -140,14 +148,14 @@ impl Mill {
         };
         let meta = Meta { watermark, database };
         match decide(&finished.counts, &config.guard, accepted.as_ref()) {
-            Verdict::Take => keep(finished, generation, meta, config, true),
+            Verdict::Take => keep(finished, generation, meta, config, Some(asked)),
             Verdict::Hold(held) => Built::Held { held, meta },
         }
     }
 }
 
 /// Writes the snapshot; a table whose snapshot cannot be written is served all the same.
-fn keep(finished: Finished, generation: u64, meta: Meta, config: &Config, loaded: bool) -> Built {
+fn keep(finished: Finished, generation: u64, meta: Meta, config: &Config, loaded: Option<u64>) -> Built {
     let Finished { table, counts, refusals, basis } = finished;
     if let Err(error) = snapshot::write(&config.folder, generation, &table, &meta) {
         tracing::error!(error = %chain(&error), "the snapshot of links was not written; a restart would begin from the one before");

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arc_swap::ArcSwap;
 
-use super::{Board, Config, EVENTS_MAX, Event, Follower, Mill};
+use super::{Board, Config, EVENTS_MAX, Event, Follower, Mill, NOTHING_LOADED};
 use crate::database::Watermark;
 use crate::event::UnixMillis;
 use crate::links::entry::Entry;
@@ -96,7 +96,9 @@ pub fn start(
         seeds,
     };
     // Without a snapshot there is nothing to follow from: everything is loaded first.
-    let load_at = basis.is_none().then_some(UnixMillis(0));
+    let load_at =
+        basis.as_ref().is_none_or(|(_, watermark)| *watermark == NOTHING_LOADED).then_some(UnixMillis(0));
+    let loaded_at = links.load().table().made_at();
     let follower = Follower {
         config,
         links,
@@ -111,8 +113,15 @@ pub fn start(
         unsynced: false,
         connection: None,
         basis,
+        unread: true,
+        more: false,
+        after_window: false,
         building: false,
+        build_failures: 0,
+        build_again_at: UnixMillis(0),
+        asked: 0,
         load_at,
+        loaded_at,
         held: None,
         accepted: None,
         paused: false,

@@ -193,6 +193,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.connections.entries.borrow_mut().remove(&self.id);
         self.core.counters().closed.one();
+        // tokio ends the task of a request that panicked, and nothing else with it.
+        if std::thread::panicking() {
+            self.core.counters().panics.one();
+        }
     }
 }
 

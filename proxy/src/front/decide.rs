@@ -57,7 +57,7 @@ pub(super) fn decide<B>(
     request: &Request<B>,
     peer: IpAddr,
     now: UnixMillis,
-    looked_up: Option<&Answer>,
+    looked_up: Option<(&Key, &Answer)>,
 ) -> Step {
     let mut scratch = core.scratch.borrow_mut();
     let Scratch { host, token, location, captures } = &mut *scratch;
@@ -124,13 +124,17 @@ fn missing(
     seen: Seen<'_>,
     asked: &Asked<'_>,
     now: UnixMillis,
-    looked_up: Option<&Answer>,
+    looked_up: Option<(&Key, &Answer)>,
 ) -> Missing {
     match looked_up {
-        Some(Answer::Found(entry)) => return Missing::Found(Arc::clone(entry)),
-        Some(Answer::Absent) => return Missing::Absent,
-        Some(Answer::Unasked(_)) => return Missing::Unasked,
         None => {}
+        // A reload during the look-up may have given the host to another namespace.
+        Some((key, _)) if key.namespace != asked.site.namespace || *key.token != *asked.matched.token => {
+            return Missing::Unasked;
+        }
+        Some((_, Answer::Found(entry))) => return Missing::Found(Arc::clone(entry)),
+        Some((_, Answer::Absent)) => return Missing::Absent,
+        Some((_, Answer::Unasked(_))) => return Missing::Unasked,
     }
     if asked.matched.token.len() > TOKEN_BYTES_MAX {
         return Missing::Absent;

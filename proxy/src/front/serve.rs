@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 
 use super::ask::has_body;
 use super::connection::Phase;
@@ -23,15 +23,16 @@ pub(super) async fn serve<B>(core: &Core, peer: IpAddr, request: &Request<B>) ->
     let now = clock::now();
     let mut step = core.with(|seen| decide(core, seen, request, peer, now, None));
     if let Step::LookUp(key) = step {
-        let answer = core.look_up(key).await;
-        step = core.with(|seen| decide(core, seen, request, peer, now, Some(&answer)));
+        let answer = core.look_up(key.clone()).await;
+        step = core.with(|seen| decide(core, seen, request, peer, now, Some((&key, &answer))));
     }
     let mut response = match step {
         Step::Hit(hit) => finish(core, hit).await,
         Step::Turned(page) => page,
         Step::LookUp(_) => unreachable!("an answered look-up is not asked for again"),
     };
-    if core.phase.get() != Phase::Open || has_body(request.headers()) {
+    let is_bad = response.status() == StatusCode::BAD_REQUEST;
+    if core.phase.get() != Phase::Open || has_body(request.headers()) || is_bad {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     core.counters().answer_time.observe(begun.elapsed());

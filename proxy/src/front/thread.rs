@@ -47,11 +47,18 @@ pub fn run(
             ));
         }
         let own = Rc::clone(&core);
-        tokio::task::spawn_local(async move { own.recorder.hand_over().await });
+        tokio::task::spawn_local(async move {
+            let _essential = Essential;
+            own.recorder.hand_over().await;
+        });
         let own = Rc::clone(&core);
-        tokio::task::spawn_local(async move { own.recorder.acknowledge().await });
+        tokio::task::spawn_local(async move {
+            let _essential = Essential;
+            own.recorder.acknowledge().await;
+        });
         let (own, all) = (Rc::clone(&core), Rc::clone(&connections));
         tokio::task::spawn_local(async move {
+            let _essential = Essential;
             loop {
                 tokio::time::sleep(SWEEP).await;
                 own.with(|_| ());
@@ -73,4 +80,19 @@ pub fn run(
         }
         Ok(())
     })
+}
+
+/// A task without which the thread would go on half-working: its panic ends the process, where tokio
+/// would end the task alone.
+struct Essential;
+
+impl Drop for Essential {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "a data thread's task panicked; the process ends, what was promised is in the journal"
+            );
+            std::process::abort();
+        }
+    }
 }
