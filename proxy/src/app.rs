@@ -19,7 +19,6 @@ mod sites;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,6 +119,8 @@ impl std::error::Error for RunError {
 pub fn run(config: Config, start: Start, ready: impl FnOnce(&Addresses)) -> Result<(), RunError> {
     let started_at = clock::now();
     raise_descriptor_limit();
+    // What is written from here on holds addresses: nobody else's business.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let (folder, taken_over) = DataFolder::open(&config.data, start.takeover).map_err(RunError::Folder)?;
     let edge = Edge::build(&config, folder, taken_over, started_at)?;
     control::run(edge, config, start.origin, ready)
@@ -348,54 +349,40 @@ fn listen(
     taken_over: Option<&mut TakenOver>,
 ) -> Result<(Vec<TcpListener>, AdminListener), RunError> {
     const HTTP: &str = "listen.http";
-    let mut inherited = match taken_over {
-        Some(taken) => std::mem::take(&mut taken.listeners),
-        None => sockets::from_systemd(&config.listen.http).map_err(|error| RunError::Socket(HTTP, error))?,
-    };
-    let admin = match &config.admin.listen {
-        AdminAddress::Unix(path) => AdminListener::Unix(path.clone()),
-        AdminAddress::Tcp(address) => {
-            let handed =
-                inherited.iter().position(|listener| {
-                    listener.local_addr().is_ok_and(|local| is_for(*address, local))
-                        && !config.listen.http.iter().any(|http| {
-                            is_for(*http, listener.local_addr().unwrap_or(*http)) && http.port() != 0
-                        })
-                });
-            match (handed, inherited.is_empty()) {
-                // The running edge hands its admin listener over last.
-                (_, false) if address.port() == 0 && inherited.len() > 1 => {
-                    AdminListener::Tcp(inherited.pop().expect("there is more than one"))
-                }
-                (Some(place), false) if address.port() != 0 => AdminListener::Tcp(inherited.remove(place)),
-                _ => {
-                    let mut bound = sockets::bind(*address, 1, 128)
-                        .map_err(|error| RunError::Socket("admin.listen", error))?;
-                    AdminListener::Tcp(bound.pop().expect("one was bound"))
-                }
-            }
+    let (mut public, handed_admin) = match taken_over {
+        Some(taken) => (std::mem::take(&mut taken.listeners), taken.admin.take()),
+        None => {
+            let passed = sockets::from_systemd(&config.listen.http);
+            (passed.map_err(|error| RunError::Socket(HTTP, error))?, None)
         }
     };
-    if inherited.is_empty() {
-        for address in &config.listen.http {
-            let bound = sockets::bind(*address, threads, config.listen.backlog);
-            inherited.extend(bound.map_err(|error| RunError::Socket(HTTP, error))?);
+    let is_at =
+        |address, listener: &TcpListener| listener.local_addr().is_ok_and(|local| is_for(address, local));
+    // An address that the configuration does not name any more is given up, a new one is bound.
+    public.retain(|listener| config.listen.http.iter().any(|&address| is_at(address, listener)));
+    for &address in &config.listen.http {
+        if !public.iter().any(|listener| is_at(address, listener)) {
+            let bound = sockets::bind(address, threads, config.listen.backlog);
+            public.extend(bound.map_err(|error| RunError::Socket(HTTP, error))?);
         }
     }
-    Ok((inherited, admin))
+    let admin = match &config.admin.listen {
+        AdminAddress::Unix(path) => AdminListener::Unix(path.clone()),
+        AdminAddress::Tcp(address) => match handed_admin.filter(|listener| is_at(*address, listener)) {
+            Some(listener) => AdminListener::Tcp(listener),
+            None => {
+                let bound = sockets::bind(*address, 1, 128);
+                let mut bound = bound.map_err(|error| RunError::Socket("admin.listen", error))?;
+                AdminListener::Tcp(bound.pop().expect("one was bound"))
+            }
+        },
+    };
+    Ok((public, admin))
 }
 
 /// Whether a socket bound to `local` is one for `address`, whose port may have been free to choose.
 fn is_for(address: std::net::SocketAddr, local: std::net::SocketAddr) -> bool {
     address == local || (address.port() == 0 && address.ip() == local.ip())
-}
-
-/// What is handed over: the public listeners, the admin listener last.
-fn all_listeners<'a>(
-    listeners: &'a [TcpListener],
-    admin: Option<&'a TcpListener>,
-) -> Vec<std::os::fd::BorrowedFd<'a>> {
-    listeners.iter().chain(admin).map(|listener| listener.as_fd()).collect()
 }
 
 fn connections_max(config: &Config) -> usize {

@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
-    Addresses, AdminListener, Edge, Origin, RunError, all_listeners, budgets, connections_max,
-    hand_over_socket, join_within, limits, sites,
+    Addresses, AdminListener, Edge, Origin, RunError, budgets, connections_max, hand_over_socket,
+    join_within, limits, sites,
 };
 use crate::admin::{self, Adopt, Command, Guard, Reply};
 use crate::clock::{self, Expiry};
@@ -25,7 +25,7 @@ use crate::config::{self, AdminAddress, Config};
 use crate::deliver::{AdoptFrom, SqliteSink};
 use crate::follow;
 use crate::front::{Phase, sockets};
-use crate::journal::Sequence;
+use crate::journal::{Sequence, State};
 use crate::policy::Part;
 
 /// How often health, windows and shares are looked at.
@@ -67,6 +67,7 @@ struct Control {
     ticks: u32,
     /// Another program asked to take over and did not; what was let go for it is to be taken up again.
     resume_due: bool,
+    journal_degraded: bool,
 }
 
 /// Runs the edge until its end.
@@ -108,10 +109,13 @@ async fn control(
     let hand_over_path = hand_over_socket(&edge.folder.path);
     let hand_over = tokio::spawn(watch_for_take_over(hand_over_path.clone(), hand_overs.clone()));
 
-    let addresses = Addresses {
+    let mut addresses = Addresses {
         http: edge.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
         admin: admin_address,
     };
+    // One socket for each data thread, one line for each address.
+    addresses.http.sort_unstable();
+    addresses.http.dedup();
     for address in &addresses.http {
         tracing::info!(role = "http", %address, "listening");
     }
@@ -124,7 +128,16 @@ async fn control(
     notify(&[NotifyState::Ready]);
     ready(&addresses);
 
-    let mut control = Control { edge, config, origin, admin_handed, hand_overs, ticks: 0, resume_due: false };
+    let mut control = Control {
+        edge,
+        config,
+        origin,
+        admin_handed,
+        hand_overs,
+        ticks: 0,
+        resume_due: false,
+        journal_degraded: false,
+    };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let replaced = loop {
@@ -172,7 +185,24 @@ impl Control {
         if self.ticks.is_multiple_of(TICKS_PER_MEASURE) {
             let share = self.config.journal.site_share.of(self.config.journal.store.bytes_max);
             self.edge.sites.measure(&self.edge.journal, share);
+            self.watch_journal();
             notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// Says once when the journal cannot be written, and once when it can again.
+    fn watch_journal(&mut self) {
+        let state = self.edge.journal.status().state;
+        let degraded = matches!(state, State::Degraded { .. });
+        if std::mem::replace(&mut self.journal_degraded, degraded) == degraded {
+            return;
+        }
+        match state {
+            State::Degraded { reason, .. } => tracing::error!(
+                %reason,
+                "the journal cannot be written; clicks go on as `journal.when_full` says, and are not recorded until it can"
+            ),
+            State::Up => tracing::info!("the journal is written again"),
         }
     }
 
@@ -318,8 +348,7 @@ impl Control {
                 }
                 self.edge.sink_orders.pause(true);
                 self.edge.folder.unlock();
-                let listeners = all_listeners(&self.edge.listeners, self.admin_handed.as_ref());
-                match sockets::send(&stream, &listeners) {
+                match sockets::send(&stream, &self.edge.listeners, self.admin_handed.as_ref()) {
                     Ok(()) => {
                         tracing::info!("another program takes over: it has the listeners");
                         let hand_overs = self.hand_overs.clone();

@@ -245,7 +245,11 @@ fn screen(status: &Status) {
         } else {
             format!("{} behind, {:.1} s", sink.lag_events, sink.lag_s)
         };
-        let state = if sink.standing.is_some() { "STANDING" } else { "delivering" };
+        let state = match (&sink.standing, database.state.as_str()) {
+            (Some(_), _) => "STANDING",
+            (None, "up") => "delivering",
+            (None, _) => "waiting",
+        };
         row(
             "sink",
             format!("{}: {state}", sink.sink),

@@ -1,5 +1,6 @@
 //! `holdfast serve` and `holdfast check`: the configuration in, an edge or a list of faults out.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use clap::Args;
@@ -76,7 +77,10 @@ pub(super) fn load(file: &Path) -> Result<Config, Failure> {
 
 /// Sends the log to stderr in the configured form.
 pub(super) fn log_to_stderr(config: &Config) {
-    let subscriber = tracing_subscriber::fmt().with_max_level(config.log.level).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(config.log.level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second call, as in tests, keeps the first subscriber.
     let _ = match config.log.format {
         LogFormat::Json => subscriber.json().try_init(),

@@ -24,6 +24,9 @@ pub const HAND_OVER_SOCKET: &str = "edge.sock";
 const DESCRIPTORS_MAX: usize = 250;
 const ASK: u8 = b'T';
 const READY: u8 = b'R';
+/// What the answer says of the listeners that it carries.
+const PUBLIC_ONLY: u8 = b'P';
+const ADMIN_LAST: u8 = b'A';
 /// How long either side waits for the other's next byte while sockets change hands.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
 
@@ -163,20 +166,23 @@ pub fn spread(listeners: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Vec
 /// [`SocketError::HandOver`] when it runs and does not answer.
 pub fn take_over(data: &Path) -> Result<Option<TakenOver>, SocketError> {
     let Ok(mut stream) = UnixStream::connect(data.join(HAND_OVER_SOCKET)) else { return Ok(None) };
-    let taken = stream
+    let (mut listeners, admin_last) = stream
         .set_read_timeout(Some(HAND_OVER_WAIT))
         .and_then(|()| stream.write_all(&[ASK]))
         .and_then(|()| receive(&stream))
         .map_err(SocketError::HandOver)?;
-    Ok(Some(TakenOver { stream, listeners: taken }))
+    let admin = if admin_last { listeners.pop() } else { None };
+    Ok(Some(TakenOver { stream, listeners, admin }))
 }
 
 /// Sockets of the edge that ran before, and the line to it.
 #[derive(Debug)]
 pub struct TakenOver {
     stream: UnixStream,
-    /// Every listener that the old edge had, the admin listener included.
+    /// The public listeners of the old edge.
     pub listeners: Vec<TcpListener>,
+    /// Its admin listener, where it had one on TCP.
+    pub admin: Option<TcpListener>,
 }
 
 impl TakenOver {
@@ -202,18 +208,22 @@ pub fn asked(stream: &mut UnixStream) -> io::Result<bool> {
     Ok(byte == [ASK])
 }
 
-/// Sends the listeners to the process that asked.
+/// Sends the public listeners, and the admin listener where there is one, to the process that asked.
 ///
 /// # Errors
 /// The operating system's.
-pub fn send(stream: &UnixStream, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let listeners = listeners.get(..DESCRIPTORS_MAX).unwrap_or(listeners);
+pub fn send(stream: &UnixStream, public: &[TcpListener], admin: Option<&TcpListener>) -> io::Result<()> {
+    // What does not fit into one message is left out of the public ones: the others have their queue.
+    let most = DESCRIPTORS_MAX - 1;
+    let listeners = public.get(..most).unwrap_or(public).iter().chain(admin);
+    let listeners: Vec<BorrowedFd<'_>> = listeners.map(|listener| listener.as_fd()).collect();
+    let role = if admin.is_some() { ADMIN_LAST } else { PUBLIC_ONLY };
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(listeners)) {
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&listeners)) {
         return Err(io::Error::other("too many listeners to hand over"));
     }
-    rustix::net::sendmsg(stream, &[IoSlice::new(&[ASK])], &mut ancillary, SendFlags::empty())?;
+    rustix::net::sendmsg(stream, &[IoSlice::new(&[role])], &mut ancillary, SendFlags::empty())?;
     Ok(())
 }
 
@@ -232,7 +242,8 @@ pub fn confirmed(stream: &mut UnixStream, wait: Duration) -> io::Result<bool> {
     }
 }
 
-fn receive(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
+/// The listeners, and whether the last one is the admin listener.
+fn receive(stream: &UnixStream) -> io::Result<(Vec<TcpListener>, bool)> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -253,7 +264,7 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
         })
         .flatten()
         .collect();
-    Ok(descriptors.into_iter().map(TcpListener::from).collect())
+    Ok((descriptors.into_iter().map(TcpListener::from).collect(), byte == [ADMIN_LAST]))
 }
 
 #[cfg(test)]
@@ -278,15 +289,18 @@ mod tests {
         let listening = std::os::unix::net::UnixListener::bind(folder.path().join(HAND_OVER_SOCKET)).unwrap();
         let listeners = bind(any_port(), 1, 16).unwrap();
         let address = listeners[0].local_addr().unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
         let waiting = std::net::TcpStream::connect(address).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut stream, _) = listening.accept().unwrap();
                 assert!(asked(&mut stream).unwrap());
-                send(&stream, &[listeners[0].as_fd()]).unwrap();
+                send(&stream, &listeners, Some(&admin)).unwrap();
                 assert!(confirmed(&mut stream, Duration::from_secs(5)).unwrap());
             });
             let taken = take_over(folder.path()).unwrap().unwrap();
+            assert_eq!(taken.listeners.len(), 1);
+            assert_eq!(taken.admin.as_ref().unwrap().local_addr().unwrap(), admin.local_addr().unwrap());
             let (_, peer) = loop {
                 match taken.listeners[0].accept() {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
