@@ -10,9 +10,9 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Failure, Running};
+use super::{Failure, Running, output};
 use crate::admin::ACTION_HEADER;
-use crate::config::AdminAddress;
+use crate::config::{AdminAddress, Config};
 
 /// Where a demo and a configuration without the setting listen.
 const ADMIN_DEFAULT: &str = "127.0.0.1:9180";
@@ -32,10 +32,8 @@ impl Client {
     /// When the named configuration or token file cannot be read.
     pub fn find(running: &Running) -> Result<Self, Failure> {
         let configured = match (&running.config, &running.admin) {
-            (Some(file), _) => Some(super::serve::load(file)?),
-            (None, None) if Path::new("holdfast.toml").exists() => {
-                Some(super::serve::load(Path::new("holdfast.toml"))?)
-            }
+            (Some(file), _) => readable(file),
+            (None, None) if Path::new("holdfast.toml").exists() => readable(Path::new("holdfast.toml")),
             _ => None,
         };
         let address = running
@@ -139,6 +137,21 @@ impl Client {
             }
         };
         response.map_err(|error| nobody(&error))
+    }
+}
+
+/// The configuration, or nothing where it has faults: an edge that runs well must be heard by whoever
+/// is in the middle of editing its file.
+fn readable(file: &Path) -> Option<Config> {
+    match super::serve::load(file) {
+        Ok(config) => Some(config),
+        Err(_) => {
+            output::note(format_args!(
+                "{} has faults (`holdfast check` lists them); asking {ADMIN_DEFAULT} unless --admin says otherwise",
+                file.display()
+            ));
+            None
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::deadline::Deadline;
 use super::migrations::{MIGRATIONS, SCHEMA, take};
 use super::{Database, Error, Fault};
 use crate::event::UnixMillis;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -164,17 +165,17 @@ impl Database {
                 Err(replaced(&self.path, "was moved away or deleted while it was open"))
             }
             Err(other) => Err(other),
-            Ok((file, _)) if file != self.file => Err(match self.set_aside_sidecars() {
+            Ok((file, bytes)) if file != self.file || bytes == 0 => Err(match self.set_aside_sidecars() {
+                Ok(()) if file == self.file => replaced(&self.path, "was emptied while it was open"),
                 Ok(()) => replaced(&self.path, "was replaced by another file while it was open"),
                 Err(e) => Error::Replaced(Fault {
                     path: self.path.clone(),
-                    what: "was replaced by another file while it was open; the `-wal` and `-shm` files \
+                    what: "was replaced or emptied while it was open; the `-wal` and `-shm` files \
                                beside it belong to the old one and could not be renamed: move them away"
                         .into(),
                     source: Some(Box::new(e)),
                 }),
             }),
-            Ok((_, 0)) => Err(replaced(&self.path, "was emptied while it was open")),
             Ok(_) => {
                 self.sidecars.log.set(sidecar(&beside(&self.path, "-wal")));
                 self.sidecars.index.set(sidecar(&beside(&self.path, "-shm")));
@@ -183,7 +184,12 @@ impl Database {
         }
     }
 
+    /// Keeps the write-ahead log out of whatever stands at the path now: SQLite would otherwise play it
+    /// in, when the file is opened again or this connection is closed.
     fn set_aside_sidecars(&self) -> io::Result<()> {
+        self.connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(io::Error::other)?;
         for (suffix, ours) in [("-wal", &self.sidecars.log), ("-shm", &self.sidecars.index)] {
             let name = beside(&self.path, suffix);
             let found = sidecar(&name);

@@ -359,7 +359,12 @@ fn an_emptied_file_is_told_at_once() {
     fs::OpenOptions::new().write(true).open(fixture.path()).unwrap().set_len(0).unwrap();
     assert!(matches!(load(&mut reader), Err(Error::Replaced(_))));
     assert!(matches!(writer.import(&[link("a", "https://example.com/")]), Err(Error::Replaced(_))));
+    // Closing the last connection once played the write-ahead log into the empty file, and removed it.
+    drop((reader, writer));
     assert_eq!(fs::metadata(fixture.path()).unwrap().len(), 0);
+    let kept = fs::read_dir(fixture.path().parent().unwrap()).unwrap().filter_map(Result::ok);
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains("-wal.orphaned-")).count();
+    assert_eq!(kept, 1, "what was committed is in the log, which is kept");
 }
 
 #[test]

@@ -196,14 +196,13 @@ pub(super) fn examine(
         }
     }
     named.sort_by(|a, b| (a.0, a.2.name.as_str()).cmp(&(b.0, b.2.name.as_str())));
-    let logs: BTreeSet<u64> =
-        named.iter().filter(|(_, form, _)| *form == Form::Log).map(|(number, ..)| *number).collect();
     let mut candidates: BTreeMap<u64, Candidate> = BTreeMap::new();
     let mut misnamed = Vec::new();
     let taken: BTreeSet<u64> = named.iter().map(|(number, ..)| *number).collect();
     for (number, form, entry) in named {
-        if form == Form::Sealed && logs.contains(&number) {
-            // Compression did not get as far as removing the log, which is the original.
+        if form == Form::Sealed && candidates.contains_key(&number) {
+            // Compression did not get as far as removing the log, which is the original; a log that
+            // is none at all was no candidate, and the sealed file counts.
             clutter.push(entry.name);
             continue;
         }

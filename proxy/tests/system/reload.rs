@@ -43,3 +43,14 @@ fn a_bad_reload_keeps_the_old_configuration_and_says_so_three_times() {
     assert!(edge.log().contains("old configuration goes on"), "{}", edge.log());
     assert!(edge.metric("holdfast_config_reloads_total", "refused") >= 4.0);
 }
+
+/// A refused reload once locked the operator out: every command read the broken file first.
+#[test]
+fn a_broken_file_does_not_silence_a_running_edge() {
+    let edge = Edge::with(&configuration(SITE), LINKS);
+    std::fs::write(edge.path("holdfast.toml"), "nonsense = 1\n").unwrap();
+    let status = edge.tell(&["status"]);
+    assert!(status.contains("database"), "{status}");
+    edge.tell(&["window", "begin"]);
+    edge.tell(&["window", "end"]);
+}
