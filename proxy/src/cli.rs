@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::causes::chain;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod client;
@@ -102,14 +103,7 @@ pub enum Failure {
 impl Failure {
     /// A failure with what was tried and the error's whole chain of causes.
     pub fn of(tried: &str, error: &dyn std::error::Error) -> Self {
-        let mut text = format!("{tried}: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        Self::Other(text)
+        Self::Other(format!("{tried}: {}", chain(error)))
     }
 }
 

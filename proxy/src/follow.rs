@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::causes::chain;
 use crate::clock;
 use crate::database::{self, Access, Database, LinkRow, Watermark};
 use crate::event::UnixMillis;
@@ -236,40 +237,37 @@ impl Follower {
         if !self.unread || *watermark == NOTHING_LOADED {
             return Ok(());
         }
-        {
-            let mut taken = 0;
-            let mut changes = Vec::new();
-            let namespaces = &self.namespaces;
-            let board = &self.board;
-            let next = database.changes(*watermark, CHANGES_MAX, &mut |row| {
-                taken += 1;
-                match change(&row, namespaces) {
-                    Ok(change) => changes.push(change),
-                    Err(reason) => {
-                        board.refused_change();
-                        tracing::warn!(namespace = %row.namespace.escape_ascii(), %reason, "a changed link cannot be taken; see `holdfast links refused`");
-                    }
+        let mut taken = 0;
+        let mut changes = Vec::new();
+        let namespaces = &self.namespaces;
+        let board = &self.board;
+        let next = database.changes(*watermark, CHANGES_MAX, &mut |row| {
+            taken += 1;
+            match change(&row, namespaces) {
+                Ok(change) => changes.push(change),
+                Err(reason) => {
+                    board.refused_change();
+                    tracing::warn!(namespace = %row.namespace.escape_ascii(), %reason, "a changed link cannot be taken; see `holdfast links refused`");
                 }
-                Ok(())
-            })?;
-            if next < *watermark {
-                tracing::warn!(
-                    "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
-                );
-                *watermark = NOTHING_LOADED;
-                self.ask_load(now);
-                return Ok(());
             }
-            *watermark = next;
-            let look_ups = Arc::clone(&self.look_ups);
-            for change in &changes {
-                look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
-            }
-            publish(&self.links, &self.namespaces, self.log.as_mut(), &mut self.unsynced, changes);
-            // One chunk in a step: the log is synced and windows are seen in between.
-            self.more = taken == CHANGES_MAX;
-            self.unread = self.more;
+            Ok(())
+        })?;
+        if next < *watermark {
+            tracing::warn!(
+                "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
+            );
+            *watermark = NOTHING_LOADED;
+            self.ask_load(now);
+            return Ok(());
         }
+        *watermark = next;
+        for change in &changes {
+            self.look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
+        }
+        publish(&self.links, &self.namespaces, self.log.as_mut(), &mut self.unsynced, changes);
+        // One chunk in a step: the log is synced and windows are seen in between.
+        self.more = taken == CHANGES_MAX;
+        self.unread = self.more;
         Ok(())
     }
 
@@ -581,18 +579,6 @@ fn builder_settings(config: &Config, seed: u64) -> builder::Settings {
         looked_up_max: config.looked_up_max,
         guard: config.guard,
     }
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

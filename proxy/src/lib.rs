@@ -6,6 +6,7 @@
 //!
 //! `docs/architecture.md` shows the way of a click through them.
 
+pub mod causes;
 pub mod clock;
 pub mod event;
 pub mod metrics;

@@ -23,9 +23,6 @@ use crate::event::{Class, Kind, Outcome};
 pub const ANSWER_BOUNDS_US: &[u64] = &[
     50, 100, 200, 400, 700, 1_000, 2_000, 4_000, 7_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000,
 ];
-/// Upper bounds in microseconds for `fdatasync`.
-pub const SYNC_BOUNDS_US: &[u64] =
-    &[100, 200, 400, 700, 1_000, 2_000, 4_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
 
 /// A count that one thread raises and others read.
 #[derive(Debug, Default)]
@@ -430,13 +427,13 @@ const HELP: &[(&str, &str)] = &[
     ("build_info", "Version of the running program; always 1."),
     ("cache_hits", "Tokens answered from the cache of looked-up links, misses included."),
     ("cache_misses", "Tokens not in the table, the overlay nor the cache."),
-    ("certificate_expiry_timestamp_seconds", "End of the certificate that ends first."),
     ("clock_fault", "1 while the clock is behind the snapshot's own time; expiry is then ignored."),
     ("config_last_reload_success_timestamp_seconds", "When a configuration was last applied."),
     ("config_last_reload_successful", "1 when the last reload was applied, 0 when it was refused."),
     ("config_reloads", "Reloads of the configuration by outcome."),
     ("connections", "Connections accepted."),
     ("delivered_events", "Events delivered, by sink."),
+    ("doubled_events", "Events found in the database above its cursor, by sink."),
     ("delivery_failures", "Deliveries that failed and are tried again, by sink."),
     ("delivery_lag_events", "Synced events that the sink does not have yet."),
     ("delivery_lag_seconds", "Age of the oldest event that the sink does not have yet."),
@@ -444,18 +441,25 @@ const HELP: &[(&str, &str)] = &[
     ("journal_bytes", "Bytes of all journals on disk."),
     ("journal_failures", "Writes and syncs of the journal that failed."),
     ("journal_gap_events", "Events lost to damage, reported as gaps."),
+    ("journal_refused_events", "Events that the journal did not take: behind, degraded or stopped."),
     ("journal_segments", "Segments of all journals on disk."),
+    ("journal_spare_segments", "Segments prepared ahead."),
     ("journal_sync_duration_seconds", "Time of one fdatasync of the journal."),
     ("journal_torn_bytes", "Bytes cut from torn tails at start."),
     ("links", "Links known, by where they are kept."),
+    ("links_absent", "Links that the last complete load did not have; they are still served."),
+    ("links_log_bytes", "Bytes of the log of changed links."),
+    ("links_memory_bytes", "Memory of the links' table and overlay."),
     ("links_load_held", "1 while a complete load is held back by the guard."),
     ("links_refused", "Links of the database whose target cannot be approved."),
     ("links_table_timestamp_seconds", "When the table was built."),
     ("look_ups", "Cold look-ups in the database by outcome."),
+    ("missing_events", "Events that were damaged in the journal and could not be delivered, by sink."),
     ("open_connections", "Connections open now."),
     ("panics", "Panics in a handler; each cost one request."),
     ("part_up", "Health of each needed part: 1 up, 0 down or in a window."),
     ("part_window", "1 while a part is in a planned maintenance window."),
+    ("ready", "1 while the edge may be sent traffic."),
     ("refused", "Requests and connections turned away, by reason."),
     ("rejected_events", "Events that the sink rejected for what they are."),
     ("requests", "Hits answered by site, kind and outcome."),

@@ -20,6 +20,7 @@ use super::{
     join_within, limits, sites,
 };
 use crate::admin::{self, Adopt, Command, Guard, Reply};
+use crate::causes::chain;
 use crate::clock::{self, Expiry};
 use crate::config::{self, AdminAddress, Config};
 use crate::deliver::{AdoptFrom, SqliteSink};
@@ -492,18 +493,6 @@ fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be told");
     }
-}
-
-/// An error with all its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl super::Threads {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{locked, low_priority};
 use crate::admin::status::SinkBoard;
+use crate::causes::chain;
 use crate::clock;
 use crate::deliver::{self, AdoptError, AdoptFrom, Alarm, Pump, SqliteSink, Step};
 use crate::event::UnixMillis;
@@ -162,7 +163,7 @@ fn wait_after(step: &Step, vitals: &Vitals, now: UnixMillis, every: Duration) ->
         Step::Released => every.min(Duration::from_millis(100)),
         Step::Standing { .. } => every.max(Duration::from_millis(200)),
         Step::Failed { error, retry_after } => {
-            tracing::warn!(error = %super::control::chain(error), retry_after_ms = retry_after.as_millis(), "delivery failed and is tried again");
+            tracing::warn!(error = %chain(error), retry_after_ms = retry_after.as_millis(), "delivery failed and is tried again");
             vitals.observe(Signal::Failed, now);
             *retry_after
         }

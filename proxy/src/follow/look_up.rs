@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::{Config, Event, chain, row};
+use super::{Config, Event, row};
+use crate::causes::chain;
 use crate::clock;
 use crate::database::{self, Access, Database};
 use crate::links::Origin;

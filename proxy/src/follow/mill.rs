@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::{Config, Event, builder_settings, chain, row};
+use super::{Config, Event, builder_settings, row};
+use crate::causes::chain;
 use crate::clock;
 use crate::database::{self, Access, Stop};
 use crate::links::Links;

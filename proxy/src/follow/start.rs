@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use arc_swap::ArcSwap;
 
 use super::{Board, Config, EVENTS_MAX, Event, Follower, Mill, NOTHING_LOADED};
+use crate::causes::chain;
 use crate::database::Watermark;
 use crate::event::UnixMillis;
 use crate::links::entry::Entry;
@@ -155,7 +156,7 @@ fn changes_since(config: &Config, namespaces: &Namespaces, from: u64) -> Vec<Cha
         }
         Err(error) => {
             // What was read before the fault still counts; the database brings the rest.
-            tracing::error!(error = %super::chain(&error), "the log of links cannot be read to its end");
+            tracing::error!(error = %chain(&error), "the log of links cannot be read to its end");
             changes
         }
     }
