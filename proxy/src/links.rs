@@ -22,6 +22,8 @@ pub mod target;
 
 pub mod entry;
 
+mod blob;
+
 mod record;
 
 mod pool;

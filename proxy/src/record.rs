@@ -99,6 +99,7 @@ pub struct Recorder {
     settled: Cell<Batch>,
     waived: Cell<Batch>,
     behind: Cell<bool>,
+    released_at: Cell<Instant>,
 }
 
 struct Group {
@@ -155,6 +156,7 @@ impl Recorder {
             settled: Cell::new(Batch(0)),
             waived: Cell::new(Batch(0)),
             behind: Cell::new(false),
+            released_at: Cell::new(Instant::now()),
         }
     }
 
@@ -270,6 +272,7 @@ impl Recorder {
             Mode::Process => acknowledged.written,
         };
         self.settled.set(through);
+        self.released_at.set(now);
         let mut groups = self.groups.borrow_mut();
         while groups.front().is_some_and(|group| group.batch <= through) {
             if let Some(mut group) = groups.pop_front() {
@@ -283,6 +286,12 @@ impl Recorder {
             self.waived.set(group.batch);
             group.wakers.drain(..).for_each(Waker::wake);
         }
+    }
+
+    /// When acknowledgements or lateness were last seen: the time at which a wait that is over ended.
+    #[must_use]
+    pub fn released_at(&self) -> Instant {
+        self.released_at.get()
     }
 
     /// Whether hits go out unwaited because the disk is behind.

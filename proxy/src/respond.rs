@@ -24,18 +24,21 @@ use crate::record::Recorded;
 use body::Body;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 /// 302 to `location`, which must be the approved value byte for byte; only a recorded hit is redirected.
+///
+/// `spare` is a map of fields whose memory is used again; nothing of its content is.
 #[must_use]
-pub fn redirect(location: HeaderValue, _proof: &Recorded) -> Response<Body> {
+pub fn redirect(location: HeaderValue, _proof: &Recorded, mut spare: HeaderMap) -> Response<Body> {
+    spare.clear();
+    spare.insert(LOCATION, location);
+    spare.insert(CACHE_CONTROL, NO_STORE);
+    spare.insert(X_ROBOTS_TAG, NOINDEX);
+    spare.insert(CONTENT_LENGTH, ZERO);
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::FOUND;
-    let fields = response.headers_mut();
-    fields.insert(LOCATION, location);
-    fields.insert(CACHE_CONTROL, NO_STORE);
-    fields.insert(X_ROBOTS_TAG, NOINDEX);
-    fields.insert(CONTENT_LENGTH, ZERO);
+    *response.headers_mut() = spare;
     response
 }
 
@@ -89,7 +92,9 @@ mod tests {
     #[test]
     fn redirect_is_a_302_that_nobody_stores() {
         let location = HeaderValue::from_static("https://example.com/a?b=c#d");
-        let response = redirect(location.clone(), &Recorded::sample());
+        let mut spare = HeaderMap::new();
+        spare.insert("x-of-the-request", HeaderValue::from_static("nothing of it comes back"));
+        let response = redirect(location.clone(), &Recorded::sample(), spare);
         assert_eq!(response.status(), 302);
         assert_eq!(response.headers()[LOCATION], location);
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");

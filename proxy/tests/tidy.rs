@@ -38,7 +38,6 @@ const CLOCK_FILES: &[&str] = &[
     "database/deadline.rs",
     "front/core.rs",
     "front/serve.rs",
-    "front/thread.rs",
     "journal/committer.rs",
     "record.rs",
 ];

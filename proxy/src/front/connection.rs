@@ -90,7 +90,7 @@ impl Connections {
 
     /// Tells connections that are silent, old or stuck to end; all of them when the edge ends.
     pub(super) fn sweep(&self, core: &Core) {
-        let now = core.tick.get();
+        let now = core.tick();
         let limits = core.shared.limits.load();
         let ending = core.phase.get() == Phase::Ending;
         for entry in self.entries.borrow().values() {
@@ -141,7 +141,7 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => match core.shared.gate.enter(peer.ip()) {
                 Ok(pass) => {
-                    let (id, entry) = connections.begin(core.tick.get());
+                    let (id, entry) = connections.begin(core.tick());
                     core.counters().accepted.one();
                     let open = Open {
                         core: Rc::clone(&core),
@@ -208,9 +208,9 @@ async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: Socke
         let (core, entry) = (Rc::clone(core), Rc::clone(&entry));
         async move {
             entry.busy.set(true);
-            let response = serve(&core, peer.ip(), &request).await;
+            let response = serve(&core, peer.ip(), request).await;
             entry.busy.set(false);
-            entry.quiet_since.set(core.tick.get());
+            entry.quiet_since.set(core.tick());
             Ok::<_, Infallible>(response)
         }
     });

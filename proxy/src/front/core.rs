@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::connection::Phase;
 use super::gate::Gate;
 use super::sites::Sites;
+use crate::clock;
 use crate::event::UnixMillis;
 use crate::links::Links;
 use crate::metrics::{self, LookUp, Plane};
@@ -77,8 +79,8 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
     pub(super) phase: Cell<Phase>,
-    /// The time of the last sweep: near enough for silence and age, and free to read.
-    pub(super) tick: Cell<Instant>,
+    /// The time of the last sweep, by both clocks.
+    tick: Cell<(Instant, UnixMillis)>,
     view: RefCell<View>,
     pub(super) scratch: RefCell<Scratch>,
 }
@@ -88,16 +90,25 @@ struct View {
     sites: Cache<SharedSites, Arc<Sites>>,
     links: Cache<Arc<ArcSwap<Links>>, Arc<Links>>,
     vital: Cache<SharedVital, Arc<Vital>>,
+    limits: Cache<SharedLimits, Arc<Limits>>,
 }
 
 /// `Shared` as the owner of its sites' pointer, and `Vitals` of its own.
 struct SharedSites(Arc<Shared>);
 struct SharedVital(Arc<Vitals>);
+struct SharedLimits(Arc<Shared>);
 
 impl std::ops::Deref for SharedSites {
     type Target = ArcSwap<Sites>;
     fn deref(&self) -> &Self::Target {
         &self.0.sites
+    }
+}
+
+impl std::ops::Deref for SharedLimits {
+    type Target = ArcSwap<Limits>;
+    fn deref(&self) -> &Self::Target {
+        &self.0.limits
     }
 }
 
@@ -113,7 +124,8 @@ impl std::ops::Deref for SharedVital {
 pub(super) struct Scratch {
     pub(super) host: Vec<u8>,
     pub(super) token: Vec<u8>,
-    pub(super) location: Vec<u8>,
+    pub(super) appended: Vec<u8>,
+    pub(super) locations: BytesMut,
     pub(super) captures: Vec<u8>,
 }
 
@@ -123,6 +135,7 @@ pub(super) struct Seen<'a> {
     pub(super) sites: &'a Sites,
     pub(super) links: &'a Links,
     pub(super) vital: &'a Vital,
+    pub(super) limits: &'a Limits,
 }
 
 impl Core {
@@ -131,23 +144,41 @@ impl Core {
             sites: Cache::new(SharedSites(Arc::clone(&shared))),
             links: Cache::new(Arc::clone(&shared.links)),
             vital: Cache::new(SharedVital(Arc::clone(&shared.vitals))),
+            limits: Cache::new(SharedLimits(Arc::clone(&shared))),
         };
         Self {
             index,
             shared,
             recorder,
             phase: Cell::new(Phase::Open),
-            tick: Cell::new(Instant::now()),
+            tick: Cell::new((Instant::now(), clock::now())),
             view: RefCell::new(view),
             scratch: RefCell::default(),
         }
     }
 
+    /// Reads both clocks; done at each sweep.
+    pub(super) fn look_at_clocks(&self) {
+        self.tick.set((Instant::now(), clock::now()));
+    }
+
+    /// The time of the last sweep: near enough for silence and age, and free to read.
+    pub(super) fn tick(&self) -> Instant {
+        self.tick.get().0
+    }
+
+    /// The time of day at `instant`, a moment ago, without reading the clock again; a jump of the
+    /// clock is seen at the next sweep.
+    pub(super) fn wall(&self, instant: Instant) -> UnixMillis {
+        let (tick, wall) = self.tick.get();
+        wall.after(instant.duration_since(tick))
+    }
+
     /// Does `step` with the published values of this moment; it must not ask for them again.
     pub(super) fn with<T>(&self, step: impl FnOnce(Seen<'_>) -> T) -> T {
         let mut view = self.view.borrow_mut();
-        let View { sites, links, vital } = &mut *view;
-        step(Seen { sites: sites.load(), links: links.load(), vital: vital.load() })
+        let View { sites, links, vital, limits } = &mut *view;
+        step(Seen { sites: sites.load(), links: links.load(), vital: vital.load(), limits: limits.load() })
     }
 
     pub(super) fn counters(&self) -> &metrics::Core {

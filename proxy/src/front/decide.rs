@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::ask::{Asked, Turned, Why, ask};
@@ -21,6 +22,9 @@ use crate::resolve::look_ups::{Answer, Cached, Key};
 use crate::respond;
 use crate::respond::body::Body;
 use crate::respond::pages::{Back, Page};
+
+/// How much is allocated at once for locations.
+const LOCATIONS_BYTES: usize = 32 << 10;
 
 /// Where a request stands after the synchronous step.
 pub(super) enum Step {
@@ -60,7 +64,7 @@ pub(super) fn decide<B>(
     looked_up: Option<(&Key, &Answer)>,
 ) -> Step {
     let mut scratch = core.scratch.borrow_mut();
-    let Scratch { host, token, location, captures } = &mut *scratch;
+    let Scratch { host, token, appended, locations, captures } = &mut *scratch;
     let asked = match ask(seen.sites, request, host, token) {
         Ok(asked) => asked,
         Err(turned) => return Step::Turned(turn(core, &turned, request)),
@@ -85,7 +89,8 @@ pub(super) fn decide<B>(
         },
     };
     let plan = policy::plan(kind, resolution.known(), &seen.vital.database);
-    let answer = match answer(core, &asked, plan, &resolution, request.headers(), now, location) {
+    let answer = match answer(core, &asked, plan, &resolution, request.headers(), now, (appended, locations))
+    {
         Ok(answer) => answer,
         Err(Unsendable) => {
             return Step::Turned(turn(
@@ -95,7 +100,11 @@ pub(super) fn decide<B>(
             ));
         }
     };
-    match stage(core, &asked, plan, &resolution, request.headers(), peer, now, (location, captures)) {
+    let location = match &answer {
+        Decided::Redirect(location) => location.as_bytes(),
+        Decided::Ready(_) => b"",
+    };
+    match stage(core, seen, &asked, plan, &resolution, request.headers(), peer, now, (location, captures)) {
         Ok(staged) => Step::Hit(Hit {
             answer,
             staged,
@@ -174,18 +183,19 @@ fn answer(
     resolution: &Resolution<'_>,
     headers: &HeaderMap,
     now: UnixMillis,
-    location: &mut Vec<u8>,
+    (appended, locations): (&mut Vec<u8>, &mut BytesMut),
 ) -> Result<Decided, Unsendable> {
-    location.clear();
     let page = match (plan, resolution) {
         (Plan::Redirect, Resolution::Live(link)) => {
             let append = asked.matched.route.append();
-            if link.append && !append.is_empty() {
-                link.target.append(location, |out| append.write(&asked.matched.values, out));
+            let location = if link.append && !append.is_empty() {
+                appended.clear();
+                link.target.append(appended, |out| append.write(&asked.matched.values, out));
+                appended.as_slice()
             } else {
-                location.extend_from_slice(link.target.as_bytes());
-            }
-            return HeaderValue::from_bytes(location).map(Decided::Redirect).map_err(|_| Unsendable);
+                link.target.as_bytes()
+            };
+            return carve(locations, location).map(Decided::Redirect);
         }
         (Plan::Pixel, _) => return Ok(Decided::Ready(respond::pixel(asked.method))),
         (Plan::Gone(Outcome::Expired), _) => Page::Expired,
@@ -199,6 +209,16 @@ fn answer(
     Ok(Decided::Ready(pages.answer(page, pages.language_for(headers), asked.method)))
 }
 
+/// The location as a part of a chunk that many answers share: its bytes are copied once, and an
+/// allocation serves hundreds of answers. A chunk is free again when the last of them is encoded.
+fn carve(chunk: &mut BytesMut, location: &[u8]) -> Result<HeaderValue, Unsendable> {
+    if chunk.capacity() < location.len() {
+        chunk.reserve(LOCATIONS_BYTES.max(location.len()));
+    }
+    chunk.extend_from_slice(location);
+    HeaderValue::from_maybe_shared(chunk.split().freeze()).map_err(|_| Unsendable)
+}
+
 fn back(core: &Core, notice: Notice, now: UnixMillis) -> Back {
     let usual = || now.after(core.shared.limits.load().retry_after);
     Back { now, at: notice.back_at(now).unwrap_or_else(usual) }
@@ -207,6 +227,7 @@ fn back(core: &Core, notice: Notice, now: UnixMillis) -> Back {
 #[expect(clippy::too_many_arguments, reason = "the record of a hit names everything that is known of it")]
 fn stage(
     core: &Core,
+    seen: Seen<'_>,
     asked: &Asked<'_>,
     plan: Plan,
     resolution: &Resolution<'_>,
@@ -231,7 +252,7 @@ fn stage(
     for (name, value) in asked.matched.captures() {
         Captures::push(captures, name.as_bytes(), value);
     }
-    let limits = core.shared.limits.load();
+    let limits = seen.limits;
     let kept = privacy::keep(peer, limits.address);
     let text = |name| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     let event = |class| Event {

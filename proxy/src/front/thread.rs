@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
-use tokio::time::Instant;
 
 use super::connection::{Connections, Phase, accept};
 use super::core::{Core, Shared};
@@ -17,6 +16,9 @@ use crate::record::Recorder;
 /// How often connections are looked through for silent and old ones, and the published values looked
 /// at, so that an idle thread does not keep an old table alive.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How many tasks a turn of the event loop may run before new readiness is asked for: a whole burst
+/// shares one batch of the journal.
+const TURN_TASKS: u32 = 256;
 /// How often the end is looked for while connections are open.
 const END_CHECK: Duration = Duration::from_millis(10);
 
@@ -32,9 +34,11 @@ pub fn run(
     recorder: impl FnOnce() -> Recorder,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, async {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(TURN_TASKS)
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async {
         let core = Rc::new(Core::new(index, shared, recorder()));
         let connections = Rc::new(Connections::default());
         for listener in listeners {
@@ -62,7 +66,7 @@ pub fn run(
             loop {
                 tokio::time::sleep(SWEEP).await;
                 own.with(|_| ());
-                own.tick.set(Instant::now());
+                own.look_at_clocks();
                 all.sweep(&own);
             }
         });
@@ -74,7 +78,7 @@ pub fn run(
             }
         }
         while connections.open() > 0 {
-            core.tick.set(Instant::now());
+            core.look_at_clocks();
             connections.sweep(&core);
             tokio::time::sleep(END_CHECK).await;
         }

@@ -336,13 +336,17 @@ impl Builder {
         let clock_max = self.clock_max(now);
         let targets = self.targets.count();
         let stats = Stats { targets, ..count(&arranged.parts.records) };
+        let Parts { seed, buckets, directory, records, .. } = arranged.parts;
         let parts = Parts {
+            seed,
+            buckets,
             made_at: now,
             clock_max,
             stats,
+            directory: directory.settled(),
+            records: records.settled(),
             campaigns: self.campaigns.into_blob(),
             targets: self.targets.into_blob(),
-            ..arranged.parts
         };
         let table = Table::new(parts, self.names);
         Finished { table, counts: self.counts, refusals: self.refusals, basis: self.basis }
@@ -460,13 +464,8 @@ fn arrange(rows: Rows, seed: u64) -> Arranged {
     }
     put::<PLACE_BYTES>(&mut directory, to as u64);
     sorted.truncate(to);
-    let parts = Parts {
-        seed,
-        buckets,
-        directory: directory.into_boxed_slice(),
-        records: sorted.into_boxed_slice(),
-        ..Parts::default()
-    };
+    let parts =
+        Parts { seed, buckets, directory: directory.into(), records: sorted.into(), ..Parts::default() };
     Arranged { parts, count: rows.count - duplicates, duplicates }
 }
 

@@ -12,6 +12,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::blob::Blob;
 use super::record::{put_leb128, take_leb128};
 use super::target::{Joint, Split, Target};
 
@@ -82,8 +83,10 @@ impl Pool {
     }
 
     /// Gives up the index.
-    pub(super) fn into_blob(self) -> Box<[u8]> {
-        self.blob.into_boxed_slice()
+    pub(super) fn into_blob(self) -> Blob {
+        let Self { blob, index, .. } = self;
+        drop(index); // before the strings are there twice
+        Blob::from(blob).settled()
     }
 
     /// The place of `bytes`, or the free slot of the index where they belong.

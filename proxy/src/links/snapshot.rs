@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use crc32c::{crc32c, crc32c_append};
 
+use super::blob::Blob;
 use super::log;
 use super::namespaces::{NAMES_MAX, Namespaces};
 use super::record::take;
@@ -390,14 +391,10 @@ fn read_file(path: &Path, generation: u64, namespaces: &Namespaces) -> Result<Lo
         None => Err(Unusable::Damaged("a section is missing")),
     };
     let names = next()?;
-    let database = String::from_utf8(next()?).map_err(|_| Unusable::Damaged("its database has no name"))?;
-    let parts = Parts {
-        directory: next()?.into_boxed_slice(),
-        records: next()?.into_boxed_slice(),
-        campaigns: next()?.into_boxed_slice(),
-        targets: next()?.into_boxed_slice(),
-        ..header.parts
-    };
+    let database =
+        String::from_utf8(next()?.into_vec()).map_err(|_| Unusable::Damaged("its database has no name"))?;
+    let parts =
+        Parts { directory: next()?, records: next()?, campaigns: next()?, targets: next()?, ..header.parts };
     let names = decode_names(&names).ok_or(Unusable::Damaged("its namespaces have no names"))?;
     let names = Names::of(names, namespaces).map_err(|_| Unusable::Damaged("it has too many namespaces"))?;
     let meta = Meta { watermark: header.watermark, database };
@@ -464,18 +461,16 @@ fn decode_header(header: &[u8]) -> Result<Header, Unusable> {
 }
 
 /// Reads one section, whose length was compared with the file's, and checks it on the way.
-fn read_section(file: &File, section: &Section) -> Result<Vec<u8>, Unusable> {
+fn read_section(mut file: &File, section: &Section) -> Result<Blob, Unusable> {
     let bytes = usize::try_from(section.bytes).map_err(|_| Unusable::Damaged("a section is too long"))?;
-    let mut content = Vec::with_capacity(bytes);
+    let mut content = Blob::zeroed(bytes);
     let mut checksum = 0;
-    while content.len() < bytes {
-        let from = content.len();
-        let wanted = CHUNK_BYTES.min(bytes - from);
-        file.take(wanted as u64).read_to_end(&mut content)?;
-        if content.len() < from + wanted {
-            return Err(Unusable::Damaged("it ends too early"));
-        }
-        checksum = crc32c_append(checksum, content.get(from..).unwrap_or_default());
+    for chunk in content.chunks_mut(CHUNK_BYTES) {
+        file.read_exact(chunk).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Unusable::Damaged("it ends too early"),
+            _ => error.into(),
+        })?;
+        checksum = crc32c_append(checksum, chunk);
     }
     if u64::from(checksum) != section.checksum {
         return Err(Unusable::Damaged("a section does not match its checksum"));

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::blob::Blob;
 use super::namespaces::{NamespaceId, Namespaces};
 use super::record::{Record, wide};
 use super::{Found, Link, Origin, State, namespaces, pool};
@@ -46,10 +47,10 @@ pub(super) struct Parts {
     /// it, so that a clock that is behind cannot make an absence look old.
     pub(super) clock_max: UnixMillis,
     pub(super) stats: Stats,
-    pub(super) directory: Box<[u8]>,
-    pub(super) records: Box<[u8]>,
-    pub(super) campaigns: Box<[u8]>,
-    pub(super) targets: Box<[u8]>,
+    pub(super) directory: Blob,
+    pub(super) records: Blob,
+    pub(super) campaigns: Blob,
+    pub(super) targets: Blob,
 }
 
 /// What a table holds, counted when it was built.
