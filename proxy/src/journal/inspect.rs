@@ -156,7 +156,7 @@ pub fn verify(disk: &dyn Disk, folder: &Path, id: JournalId) -> Result<Vec<Findi
     };
     for corrupt in &report.corrupt {
         let found = format!("bytes {} to {} are damaged", corrupt.from, corrupt.to);
-        say(&corrupt.file, Some(corrupt.from), found, KEPT, Severity::Damage);
+        say(&corrupt.file, Some(corrupt.from), found, kept(&corrupt.file), Severity::Damage);
     }
     for quarantined in &report.quarantined {
         say(&quarantined.file, None, quarantined.fault.to_string(), SET_ASIDE, Severity::Damage);
@@ -177,7 +177,7 @@ pub fn verify(disk: &dyn Disk, folder: &Path, id: JournalId) -> Result<Vec<Findi
     let Walked { damaged, missing } = read.map_err(|cause| failed(&home, cause))?;
     for (file, from, to) in damaged {
         let found = format!("bytes {from} to {to} are damaged");
-        say(&file, Some(from), found, KEPT, Severity::Damage);
+        say(&file, Some(from), found, kept(&file), Severity::Damage);
     }
     for gap in missing {
         super::shelf::add_gap(&mut gaps, gap);
@@ -218,14 +218,25 @@ pub fn dump(
     Ok(())
 }
 
-const KEPT: &str = "nothing to do: what is lost is named as sequences, the rest is delivered, and the file is \
-                    kept as *.damaged; look for other damage on this disk";
+const KEPT: &str = "what is lost is named as sequences and the rest is delivered; the file is kept as *.damaged \
+                    when it is compressed; look for other damage on this disk";
+const KEPT_SEALED: &str = "what is lost is named as sequences and the rest is delivered; keep a copy of the file \
+                           if you want to look into it, for it goes when its records expire; look for other \
+                           damage on this disk";
 const SET_ASIDE: &str = "the edge sets it aside as *.damaged; move it away once you know where it came from";
 const RENAME: &str = "the edge gives it its right name when it starts; find out who renamed it";
 const TORN: &str = "nothing to do: it was never promised, and is not read";
 const CONFLICT: &str = "the later segment is read; keep a copy of the folder and report this";
 const LOST: &str = "restore the files of this journal from a copy before they expire, or let it be: \
                     delivery goes on behind the gap";
+
+/// What becomes of a damaged file.
+fn kept(file: &str) -> &'static str {
+    match Name::of(file) {
+        Name::Segment(_, Form::Sealed) => KEPT_SEALED,
+        _ => KEPT,
+    }
+}
 
 fn failed(folder: &Path, cause: io::Error) -> InspectError {
     InspectError::Disk { folder: folder.to_owned(), cause }

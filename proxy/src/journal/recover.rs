@@ -91,6 +91,8 @@ pub enum Fault {
     Foreign,
     /// Neither its header nor any record in it can be read.
     Unreadable,
+    /// The compressed segment beside it holds records that it has not, or has no longer.
+    Poorer,
 }
 
 impl fmt::Display for Fault {
@@ -99,6 +101,7 @@ impl fmt::Display for Fault {
             Self::Duplicate => "a copy of another segment of this journal",
             Self::Foreign => "a segment of another journal",
             Self::Unreadable => "no header and no record can be read",
+            Self::Poorer => "the compressed segment of the same number holds more records",
         })
     }
 }
@@ -165,6 +168,14 @@ impl Candidate {
         })
     }
 
+    /// How many records can be read of it.
+    fn records(&self) -> u64 {
+        match &self.found {
+            Found::Log(scanned) => scanned.records,
+            Found::Sealed { footer, .. } => footer.records,
+        }
+    }
+
     fn holds_nothing(&self) -> bool {
         match &self.found {
             Found::Log(scanned) => scanned.runs.is_empty() && scanned.sealed.is_none(),
@@ -200,14 +211,29 @@ pub(super) fn examine(
     let mut misnamed = Vec::new();
     let taken: BTreeSet<u64> = named.iter().map(|(number, ..)| *number).collect();
     for (number, form, entry) in named {
-        if form == Form::Sealed && candidates.contains_key(&number) {
-            // Compression did not get as far as removing the log, which is the original; a log that
-            // is none at all was no candidate, and the sealed file counts.
-            clutter.push(entry.name);
+        let path = folder.join(&entry.name);
+        // What a second form of the same segment costs is told only if it is the one that is read.
+        let before = (form == Form::Sealed && candidates.contains_key(&number)).then(|| report.clone());
+        let opened =
+            open_candidate(disk, &path, &entry.name, (number, form), id, access, unreadable, &mut report)?;
+        if let (Some(before), Some(log)) = (before, candidates.get(&number)) {
+            match opened {
+                Opened::Candidate(sealed) if sealed.number == number && sealed.records() > log.records() => {
+                    // The log was cut, damaged or put back from an older copy since it was compressed.
+                    let file = log.name.clone();
+                    report.corrupt.retain(|corrupt| corrupt.file != file);
+                    report.quarantined.push(Quarantined { file, fault: Fault::Poorer });
+                    candidates.insert(number, *sealed);
+                }
+                // Compression did not get as far as removing the log, which is the original.
+                Opened::Candidate(_) | Opened::Quarantine(_) => {
+                    report = before;
+                    clutter.push(entry.name);
+                }
+            }
             continue;
         }
-        let path = folder.join(&entry.name);
-        match open_candidate(disk, &path, &entry.name, (number, form), id, access, unreadable, &mut report)? {
+        match opened {
             Opened::Quarantine(fault) => {
                 report.quarantined.push(Quarantined { file: entry.name, fault });
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::event::UnixMillis;
 use crate::journal::disk::{Access, Disk};
 use crate::journal::frame::{self, RECORD_BYTES_CAP, Seeds};
-use crate::journal::recover::{self, Unreadable};
+use crate::journal::recover::{self, Fault, Quarantined, Unreadable};
 use crate::journal::sealed::{Footer, Press, Unpress};
 use crate::journal::segment::{Form, HEADER_BYTES, Header, Name};
 use crate::journal::sim::{End, Faults, Random, SimDisk};
@@ -388,6 +388,37 @@ fn damage_is_kept_as_evidence_when_the_segment_is_compressed() {
     let names: Vec<String> = disk.list(&home(1)).unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["0000000001.log.damaged", "0000000001.zlog", "lock"]);
     assert_eq!(disk.contents(&home(1).join("0000000001.log.damaged")), hurt);
+}
+
+#[test]
+fn an_older_copy_of_a_log_does_not_take_the_place_of_its_compressed_segment() {
+    let disk = written(8, 4, Last::Sealed);
+    let log = home(1).join(Name::log(1));
+    let whole = disk.contents(&log).unwrap();
+    let mut two = process(&disk, 2);
+    while two.mill.tend(NOW).busy {}
+    drop(two);
+    disk.restart(End::PowerCut);
+
+    // As a backup taken while the segment was written would have it: its beginning, then zeros.
+    let mut older = whole.clone();
+    let frames_end = older.iter().rposition(|&byte| byte != 0).unwrap();
+    older[frames_end / 2..].fill(0);
+    disk.create(&log).unwrap();
+    disk.rewrite(&log, &older);
+    let findings = inspect::verify(&disk, Path::new(FOLDER), id(1)).unwrap();
+    assert!(findings.iter().any(|finding| finding.file.ends_with("0000000001.log")), "{findings:?}");
+
+    let (report, sequences, gaps) = recovered(&disk);
+    assert_eq!((sequences, gaps), ((1..=8).collect(), vec![]));
+    let poorer = Quarantined { file: Name::log(1), fault: Fault::Poorer };
+    assert_eq!(report.quarantined, [poorer]);
+
+    // The original that compression did not get to remove is compressed again.
+    disk.create(&log).unwrap();
+    disk.rewrite(&log, &whole);
+    let (report, sequences, _) = recovered(&disk);
+    assert_eq!((sequences.len(), report.is_sound()), (8, true));
 }
 
 /// A sealed file of many small blocks.
