@@ -221,7 +221,7 @@ impl Edge {
         });
 
         let (listeners, admin) = listen(config, cores, taken_over.as_mut())?;
-        let (phase, phases) = watch::channel(Phase::Open);
+        let (phase, phases) = watch::channel(Phase::Starting);
         let mut threads = Threads::default();
         let system = |error| RunError::System("a thread cannot be started", error);
 

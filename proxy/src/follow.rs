@@ -26,6 +26,7 @@ pub use status::{Board, Status};
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -120,6 +121,8 @@ pub struct Follower {
     connection: Option<(Database, Holding)>,
     /// The database that the links come from, and up to where its changes were taken.
     basis: Option<(String, Watermark)>,
+    /// The file that was opened last: device and number.
+    file: Option<(u64, u64)>,
     /// The database changed since its changes were taken last.
     unread: bool,
     /// The last step took as many changes as it may; more wait.
@@ -137,7 +140,13 @@ pub struct Follower {
     held: Option<Held>,
     accepted: Option<Held>,
     paused: bool,
+    /// Tells the mill that another process writes the folder.
+    halt: Arc<AtomicBool>,
+    /// Who waits for the mill to rest.
+    pausing: Option<SyncSender<()>>,
     failing: bool,
+    /// The bound on memory keeps changes from being taken.
+    full: bool,
 }
 
 impl Follower {
@@ -174,7 +183,10 @@ impl Follower {
         self.mend_log(now);
         self.sync_log();
         if self.vitals.may_probe() {
-            let signal = match self.follow(now) {
+            self.board.asks(now);
+            let followed = self.follow(now);
+            self.board.answered();
+            let signal = match followed {
                 Ok(()) => {
                     if std::mem::take(&mut self.failing) {
                         tracing::info!("the database answers again");
@@ -198,7 +210,10 @@ impl Follower {
         if self.connection.is_none() {
             let Some(holding) = self.vitals.hold() else { return Ok(()) };
             let database = database::open(&self.config.database, Access::ReadOnly, self.config.timeout)?;
-            let uuid = database.identity().uuid.to_string();
+            let identity = database.identity();
+            let uuid = identity.uuid.to_string();
+            let file = (identity.device, identity.inode);
+            let other_file = self.file.replace(file).is_some_and(|known| known != file);
             if self.basis.as_ref().is_none_or(|(known, _)| *known != uuid) {
                 if self.basis.is_some() {
                     tracing::warn!(
@@ -207,6 +222,13 @@ impl Follower {
                     );
                     self.look_ups.forget_all();
                 }
+                self.ask_load(now);
+                self.basis = Some((uuid, NOTHING_LOADED));
+            } else if other_file {
+                tracing::warn!(
+                    "the database is a copy of the one that the links came from; all of it is loaded, through the guard"
+                );
+                self.look_ups.forget_all();
                 self.ask_load(now);
                 self.basis = Some((uuid, NOTHING_LOADED));
             } else if std::mem::take(&mut self.after_window) {
@@ -235,6 +257,9 @@ impl Follower {
         self.unread |= database.changed()?;
         // Before the first complete load of a database its changes mean nothing; they are read then.
         if !self.unread || *watermark == NOTHING_LOADED {
+            return Ok(());
+        }
+        if is_full(&self.links.load(), &self.config, &mut self.full) {
             return Ok(());
         }
         let mut taken = 0;
@@ -345,7 +370,10 @@ impl Follower {
         match event {
             Event::LookedUp(key, entry) => {
                 // What came by a change since is newer than what was looked up before it.
-                if self.links.load().get(key.namespace, &key.token).is_some() {
+                let links = self.links.load();
+                if links.get(key.namespace, &key.token).is_some()
+                    || is_full(&links, &self.config, &mut self.full)
+                {
                     return;
                 }
                 let change = Change { namespace: key.namespace, token: key.token.into(), entry };
@@ -366,10 +394,13 @@ impl Follower {
                 self.paused = true;
                 self.log = None;
                 self.connection = None;
-                let _ = reply.send(());
+                self.halt.store(true, Relaxed);
+                self.pausing = Some(reply);
+                self.rest();
             }
             Event::Resume if self.paused => {
                 self.paused = false;
+                self.halt.store(false, Relaxed);
                 self.generation = snapshot::newest_generation(&self.config.folder).unwrap_or(self.generation);
                 self.log_again_at = UnixMillis(0);
             }
@@ -386,7 +417,7 @@ impl Follower {
     fn built(&mut self, built: Built) {
         self.building = false;
         if self.paused {
-            return;
+            return self.rest();
         }
         match built {
             Built::Taken { table, basis, meta, counts, refusals, loaded } => {
@@ -438,6 +469,16 @@ impl Follower {
             Built::Stopped => {}
         }
         self.report();
+    }
+
+    /// Says that nothing is written any more, once the mill does not.
+    fn rest(&mut self) {
+        if !self.building
+            && let Some(reply) = self.pausing.take()
+        {
+            // Whoever asked may have gone away.
+            let _ = reply.send(());
+        }
     }
 
     fn is_basis(&self, database: &str) -> bool {
@@ -506,6 +547,23 @@ impl Follower {
 enum Build {
     Load,
     Fold,
+}
+
+/// Whether the links in service leave no room for a change; said once in the log.
+///
+/// The overlay is folded long before, unless no table can be built: while a load is held, or the
+/// database holds more than fits.
+fn is_full(links: &Links, config: &Config, said: &mut bool) -> bool {
+    let full = links.bytes() >= config.memory_bytes_max;
+    if full && !*said {
+        tracing::error!(
+            bytes = links.bytes(),
+            memory_max = config.memory_bytes_max,
+            "`links.memory_max` is reached: changes of links are not taken until there is room"
+        );
+    }
+    *said = full;
+    full
 }
 
 /// Whether `at` has come; a moment farther ahead than anybody waits is left from a clock that jumped.

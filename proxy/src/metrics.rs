@@ -87,6 +87,10 @@ pub struct SiteCore {
     answers: [Count; Class::ALL.len()],
     /// Hits that were answered but not recorded: beyond the budget or the site's share of the journal.
     pub unrecorded: Count,
+    /// Hits that were answered though the journal could not take them.
+    pub waived: Count,
+    /// Hits whose client left before the answer; they are recorded.
+    pub abandoned: Count,
     /// Requests of this site's hosts that match no route.
     pub unrouted: Count,
 }
@@ -101,7 +105,7 @@ impl SiteCore {
         }
     }
 
-    /// Counts the class of one recorded hit's answer.
+    /// Counts the class of one hit's answer.
     pub fn promised(&self, class: Class) {
         if let Some(count) = self.answers.get(class as usize - 1) {
             count.one();
@@ -178,6 +182,8 @@ impl Sites {
                 );
             }
             page.counter("unrecorded_events", &[("site", name)], sum(&|core| &core.unrecorded));
+            page.counter("waived_events", &[("site", name)], sum(&|core| &core.waived));
+            page.counter("abandoned_events", &[("site", name)], sum(&|core| &core.abandoned));
             page.counter("unrouted_requests", &[("site", name)], sum(&|core| &core.unrouted));
         }
     }
@@ -320,12 +326,18 @@ impl Plane {
         self.cores.iter().map(|core| core.accepted.total().saturating_sub(core.closed.total())).sum()
     }
 
+    /// Requests or connections turned away for this reason.
+    #[must_use]
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.cores.iter().filter_map(|core| core.refused.get(reason as usize)).map(Count::total).sum()
+    }
+
     /// Writes all of it on `page`.
     pub fn write(&self, page: &Page) {
         self.sites.write(page);
         let sum = |pick: &dyn Fn(&Core) -> &Count| self.cores.iter().map(|core| pick(core).total()).sum();
         for &(reason, label) in Refusal::ALL {
-            page.counter("refused", &[("reason", label)], sum(&|core| &core.refused[reason as usize]));
+            page.counter("refused", &[("reason", label)], self.refused(reason));
         }
         for &(outcome, label) in LookUp::ALL {
             page.counter("look_ups", &[("outcome", label)], sum(&|core| &core.look_ups[outcome as usize]));
@@ -466,6 +478,8 @@ const HELP: &[(&str, &str)] = &[
     ("start_timestamp_seconds", "When this process started."),
     ("synced_events", "Events known to survive a power cut."),
     ("unrecorded_events", "Hits answered but not recorded: beyond the budget or the site's share."),
+    ("waived_events", "Hits answered though the journal could not take their record."),
+    ("abandoned_events", "Hits whose client left before the answer; they are recorded."),
     ("unrouted_requests", "Requests of a site's host that match no route."),
     ("window_end_timestamp_seconds", "End of the current maintenance window, 0 without one."),
 ];

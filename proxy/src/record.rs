@@ -55,6 +55,7 @@ pub struct Config {
 #[must_use = "an answer is built from it"]
 pub struct Recorded {
     class: Class,
+    fate: Fate,
 }
 
 impl Recorded {
@@ -63,13 +64,30 @@ impl Recorded {
     pub fn class(&self) -> Class {
         self.class
     }
+
+    /// Whether there is a record.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        self.fate
+    }
+}
+
+/// What became of a hit's record when it was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The journal has it; an answer that did not wait for the disk is `waived` all the same.
+    Taken,
+    /// The journal could not take it.
+    Lost,
+    /// The hit's site fills more than its share of the journal.
+    OverShare,
 }
 
 #[cfg(test)]
 impl Recorded {
     /// A proof for tests of what is built from one.
     pub(crate) fn sample() -> Self {
-        Self { class: Class::Synced }
+        Self { class: Class::Synced, fate: Fate::Taken }
     }
 }
 
@@ -84,7 +102,7 @@ pub enum Staged {
     /// In this batch, waiting for the acknowledgement.
     Waiting(Batch),
     /// Not waited for.
-    Waived,
+    Waived(Fate),
 }
 
 /// One data thread's end of the journal.
@@ -183,11 +201,11 @@ impl Recorder {
         match staged {
             Ok(batch) => {
                 self.join(batch);
-                Ok(if behind { Staged::Waived } else { Staged::Waiting(batch) })
+                Ok(if behind { Staged::Waived(Fate::Taken) } else { Staged::Waiting(batch) })
             }
-            Err(Refusal::Behind | Refusal::TooLong) => Ok(Staged::Waived),
+            Err(Refusal::Behind | Refusal::TooLong) => Ok(Staged::Waived(Fate::Lost)),
             Err(Refusal::Degraded | Refusal::Stopped) => match self.config.when_full {
-                WhenFull::Redirect => Ok(Staged::Waived),
+                WhenFull::Redirect => Ok(Staged::Waived(Fate::Lost)),
                 WhenFull::Refuse => Err(Refused),
             },
         }
@@ -212,7 +230,7 @@ impl Recorder {
     pub async fn settle(&self, staged: Staged) -> Recorded {
         let batch = match staged {
             Staged::Waiting(batch) => batch,
-            Staged::Waived => return Recorded { class: Class::Waived },
+            Staged::Waived(fate) => return Recorded { class: Class::Waived, fate },
         };
         let mut registered: Option<Waker> = None;
         let class = poll_fn(|context| {
@@ -236,7 +254,7 @@ impl Recorder {
             Poll::Pending
         })
         .await;
-        Recorded { class }
+        Recorded { class, fate: Fate::Taken }
     }
 
     /// Hands the batch over at the end of each turn; runs as a task of the data thread until it is dropped.

@@ -24,10 +24,12 @@ use crate::causes::chain;
 use crate::clock::{self, Expiry};
 use crate::config::{self, AdminAddress, Config};
 use crate::deliver::{AdoptFrom, SqliteSink};
+use crate::event::UnixMillis;
 use crate::follow;
 use crate::front::{Phase, sockets};
 use crate::journal::{Sequence, State};
-use crate::policy::Part;
+use crate::metrics::Refusal;
+use crate::policy::{self, Part};
 
 /// How often health, windows and shares are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -35,6 +37,14 @@ const TICK: Duration = Duration::from_millis(50);
 const TICKS_PER_MEASURE: u32 = 20;
 /// How far the clock may be behind the time of the links' table.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+/// How often refused connections are told of in the log; the metric counts each.
+const REFUSALS_SAID_EVERY: Duration = Duration::from_secs(60);
+/// What connections are refused for, and the limit that an operator can raise.
+const CONNECTION_CAPS: &[(Refusal, &str)] = &[
+    (Refusal::ConnectionsMax, "limits.connections_max"),
+    (Refusal::ConnectionsPerSource, "limits.connections_per_source"),
+    (Refusal::Descriptors, "open files (ulimit -n, LimitNOFILE)"),
+];
 /// How long a new program may take to become ready after it got the sockets.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(120);
 /// How long the journal and the follower may take to end.
@@ -53,6 +63,8 @@ enum Event {
 enum HandOver {
     /// It asked; everything that only one process may write must rest.
     Asked(StdUnixStream),
+    /// Whether the links rest now.
+    Rested(StdUnixStream, bool),
     /// It accepts connections now.
     Done,
     /// It went away before it did.
@@ -69,6 +81,11 @@ struct Control {
     /// Another program asked to take over and did not; what was let go for it is to be taken up again.
     resume_due: bool,
     journal_degraded: bool,
+    /// For so many ticks a look-up has been under way for longer than anybody waits.
+    hanging_ticks: u32,
+    /// Connections refused when it was said last, and when that was.
+    refused: [u64; CONNECTION_CAPS.len()],
+    refused_said_at: Option<Instant>,
 }
 
 /// Runs the edge until its end.
@@ -83,7 +100,10 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(system("the control thread's runtime cannot start"))?;
-    runtime.block_on(control(edge, config, origin, ready))
+    let ended = runtime.block_on(control(edge, config, origin, ready));
+    // Whoever still waits for another program's word waits for nothing.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn control(
@@ -121,6 +141,7 @@ async fn control(
         tracing::info!(role = "http", %address, "listening");
     }
     tracing::info!(role = "admin", address = addresses.admin, "listening");
+    edge.phase.send_replace(Phase::Open);
     if let Some(old) = edge.taken_over.take()
         && let Err(error) = old.ready()
     {
@@ -138,6 +159,9 @@ async fn control(
         ticks: 0,
         resume_due: false,
         journal_degraded: false,
+        hanging_ticks: 0,
+        refused: [0; CONNECTION_CAPS.len()],
+        refused_said_at: None,
     };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,10 +174,7 @@ async fn control(
             _ = tick.tick() => Event::Tick,
         };
         match event {
-            Event::Command(command, reply) => {
-                // Whoever asked may have gone away.
-                let _ = reply.send(control.carry_out(command));
-            }
+            Event::Command(command, reply) => control.carry_out(command, reply),
             Event::End(signal) => {
                 tracing::info!(signal, "ending");
                 break false;
@@ -170,6 +191,7 @@ async fn control(
         }
     };
     hand_over.abort();
+    drop(orders); // from here on commands are refused at once
     control.end(replaced, admin, &hand_over_path).await;
     Ok(())
 }
@@ -181,13 +203,41 @@ impl Control {
         let behind = now.after(CLOCK_TOLERANCE) < self.edge.shared.links.load().table().made_at();
         let expiry = if behind { Expiry::Ignored } else { Expiry::Counts };
         self.edge.shared.vitals.tick(now, expiry);
+        self.watch_database(now);
         self.resume();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_MEASURE) {
             let share = self.config.journal.site_share.of(self.config.journal.store.bytes_max);
             self.edge.sites.measure(&self.edge.journal, share);
             self.watch_journal();
+            self.watch_refusals();
             notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// Says that connections are refused, now and then.
+    fn watch_refusals(&mut self) {
+        if self.refused_said_at.is_some_and(|at| at.elapsed() < REFUSALS_SAID_EVERY) {
+            return;
+        }
+        for (said, (reason, setting)) in self.refused.iter_mut().zip(CONNECTION_CAPS) {
+            let total = self.edge.shared.plane.refused(*reason);
+            let refused = total - std::mem::replace(said, total);
+            if refused > 0 {
+                self.refused_said_at = Some(Instant::now());
+                tracing::warn!(refused, limit = setting, "connections are refused; a limit is reached");
+            }
+        }
+    }
+
+    /// Counts a database that neither answers nor fails as one that fails.
+    fn watch_database(&mut self, now: UnixMillis) {
+        self.hanging_ticks = if self.edge.shared.look_ups.hangs() { self.hanging_ticks + 1 } else { 0 };
+        // Twice the longest time of a statement: what takes longer is none of the database's own waits.
+        let patience = self.config.database.timeout * 2;
+        let waited = self.edge.view.links.waits_for_database(now).max(TICK * self.hanging_ticks);
+        if waited > patience && self.edge.shared.vitals.database_is_up() {
+            self.edge.shared.vitals.observe(policy::Signal::Failed, now);
         }
     }
 
@@ -216,7 +266,25 @@ impl Control {
         }
     }
 
-    fn carry_out(&mut self, command: Command) -> Reply {
+    /// Does what is asked; what another thread has to answer is waited for elsewhere.
+    fn carry_out(&mut self, command: Command, reply: oneshot::Sender<Reply>) {
+        // Whoever asked may have gone away.
+        match command {
+            Command::AcceptLoad => {
+                let follow = self.edge.follow_events.clone();
+                tokio::task::spawn_blocking(move || reply.send(accept(&follow)));
+            }
+            Command::Adopt(order) => {
+                let orders = Arc::clone(&self.edge.sink_orders);
+                tokio::task::spawn_blocking(move || reply.send(adopt(&orders, &order)));
+            }
+            command => {
+                let _ = reply.send(self.change(command));
+            }
+        }
+    }
+
+    fn change(&mut self, command: Command) -> Reply {
         let now = clock::now();
         match command {
             Command::Reload => self.reload(),
@@ -235,43 +303,8 @@ impl Control {
                 self.edge.shared.vitals.end(part, now).map_err(|error| chain(&error))?;
                 Ok(json!({ "of": of, "ended": true }))
             }
-            Command::AcceptLoad => {
-                let (reply, answer) = sync_channel(1);
-                self.edge
-                    .follow_events
-                    .try_send(follow::Event::Accept(reply))
-                    .map_err(|_| "the follower is busy; try again".to_owned())?;
-                match answer.recv_timeout(Duration::from_secs(10)) {
-                    Ok(Ok(held)) => Ok(
-                        json!({ "accepted": { "newly_absent": held.newly_absent, "forgotten": held.forgotten } }),
-                    ),
-                    Ok(Err(follow::NothingHeld)) => Err("no load is held back".to_owned()),
-                    Err(_) => Err("the follower gave no answer; look at `holdfast status`".to_owned()),
-                }
-            }
-            Command::Adopt(adopt) => self.adopt(&adopt),
+            Command::AcceptLoad | Command::Adopt(_) => unreachable!("answered by another thread"),
         }
-    }
-
-    fn adopt(&self, adopt: &Adopt) -> Reply {
-        let from = match adopt.from.as_str() {
-            "oldest" => AdoptFrom::Oldest,
-            "now" => AdoptFrom::Now,
-            number => match number.parse() {
-                Ok(sequence) => AdoptFrom::Sequence(Sequence(sequence)),
-                Err(_) => return Err(format!("from is \"{number}\"; allowed: oldest, now, or a sequence")),
-            },
-        };
-        let journal = match &adopt.journal {
-            None => None,
-            Some(id) => Some(id.parse().map_err(|_| format!("\"{id}\" is no journal id"))?),
-        };
-        let adopted = self.edge.sink_orders.adopt(from, journal)?;
-        let adopted: Vec<_> = adopted
-            .iter()
-            .map(|(id, after)| json!({ "journal": id.to_string(), "after": after.0 }))
-            .collect();
-        Ok(json!({ "adopted": adopted }))
     }
 
     /// Applies a new configuration whole, or keeps the old one and says why.
@@ -336,17 +369,23 @@ impl Control {
     fn hand_over(&mut self, step: HandOver) {
         match step {
             HandOver::Asked(stream) => {
-                let (reply, rested) = sync_channel(1);
-                let paused = self.edge.follow_events.send(follow::Event::Pause(reply)).is_ok()
-                    && rested.recv_timeout(PART_WAIT).is_ok();
-                if !paused {
-                    // Nothing was given away yet: the other program finds its line closed.
-                    tracing::error!(
-                        "another program asked to take over, but the links could not be let go in time"
-                    );
-                    self.resume_due = true;
-                    return;
-                }
+                let (follow, hand_overs) = (self.edge.follow_events.clone(), self.hand_overs.clone());
+                tokio::task::spawn_blocking(move || {
+                    let (reply, rested) = sync_channel(1);
+                    let rests = follow.send(follow::Event::Pause(reply)).is_ok()
+                        && rested.recv_timeout(PART_WAIT).is_ok();
+                    // The control thread may be ending for another reason.
+                    let _ = hand_overs.blocking_send(HandOver::Rested(stream, rests));
+                });
+            }
+            HandOver::Rested(_, false) => {
+                // Nothing was given away yet: the other program finds its line closed.
+                tracing::error!(
+                    "another program asked to take over, but the links could not be let go in time"
+                );
+                self.resume_due = true;
+            }
+            HandOver::Rested(stream, true) => {
                 self.edge.sink_orders.pause(true);
                 self.edge.folder.unlock();
                 match sockets::send(&stream, &self.edge.listeners, self.admin_handed.as_ref()) {
@@ -397,15 +436,51 @@ impl Control {
         edge.phase.send_replace(Phase::Ending);
         drop(edge.listeners);
         let rest = config.listen.drain_max.saturating_sub(begun.elapsed());
-        // Nothing else runs on the control thread any more but the admin listener, which a look at
-        // an ending edge can wait for.
-        if !edge.threads.end(rest, &edge.journal, &edge.sink_orders, &edge.follow_events) {
+        let Edge { threads, journal, sink_orders, follow_events, .. } = edge;
+        // The admin listener goes on meanwhile: people look at an edge that does not end.
+        let ending = move || threads.end(rest, &journal, &sink_orders, &follow_events);
+        if !tokio::task::spawn_blocking(ending).await.unwrap_or(false) {
             tracing::warn!(
                 "some connections or parts did not end in time; what was promised is in the journal"
             );
         }
         tracing::info!("ended");
     }
+}
+
+/// Lets the held load through; blocks for at most [`PART_WAIT`].
+fn accept(follow: &std::sync::mpsc::SyncSender<follow::Event>) -> Reply {
+    let (reply, answer) = sync_channel(1);
+    follow
+        .try_send(follow::Event::Accept(reply))
+        .map_err(|_| "the follower is busy; try again".to_owned())?;
+    match answer.recv_timeout(PART_WAIT) {
+        Ok(Ok(held)) => {
+            Ok(json!({ "accepted": { "newly_absent": held.newly_absent, "forgotten": held.forgotten } }))
+        }
+        Ok(Err(follow::NothingHeld)) => Err("no load is held back".to_owned()),
+        Err(_) => Err("the follower gave no answer; look at `holdfast status`".to_owned()),
+    }
+}
+
+/// Tells the pump where to go on; blocks as [`super::sink::Orders::adopt`] does.
+fn adopt(orders: &super::sink::Orders, adopt: &Adopt) -> Reply {
+    let from = match adopt.from.as_str() {
+        "oldest" => AdoptFrom::Oldest,
+        "now" => AdoptFrom::Now,
+        number => match number.parse() {
+            Ok(sequence) => AdoptFrom::Sequence(Sequence(sequence)),
+            Err(_) => return Err(format!("from is \"{number}\"; allowed: oldest, now, or a sequence")),
+        },
+    };
+    let journal = match &adopt.journal {
+        None => None,
+        Some(id) => Some(id.parse().map_err(|_| format!("\"{id}\" is no journal id"))?),
+    };
+    let adopted = orders.adopt(from, journal)?;
+    let adopted: Vec<_> =
+        adopted.iter().map(|(id, after)| json!({ "journal": id.to_string(), "after": after.0 })).collect();
+    Ok(json!({ "adopted": adopted }))
 }
 
 fn part(of: &str) -> Result<Part, String> {

@@ -4,6 +4,7 @@
 //! thread of low priority, and no data thread ever frees a table.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct Mill {
     pub(super) jobs: Receiver<Job>,
     pub(super) events: SyncSender<Event>,
     pub(super) seeds: fn() -> u64,
+    /// Another process writes the folder.
+    pub(super) halt: Arc<AtomicBool>,
 }
 
 impl Mill {
@@ -103,7 +106,7 @@ impl Mill {
             Job::Fold { basis, generation, meta, config } => {
                 let settings = builder_settings(&config, (self.seeds)());
                 match builder::fold(basis, self.namespaces.clone(), settings, clock::now()) {
-                    Ok(finished) => keep(finished, generation, meta, &config, None),
+                    Ok(finished) => self.keep(finished, generation, meta, &config, None),
                     Err(error) => Built::Failed { error: error.to_string() },
                 }
             }
@@ -127,7 +130,7 @@ impl Mill {
             database::open(&config.database, Access::ReadOnly, config.timeout).and_then(|mut database| {
                 let loaded = database.load(&mut |link| {
                     rows += 1;
-                    if rows.is_multiple_of(ROWS_PER_LOOK) && !self.vitals.database_is_up() {
+                    if rows.is_multiple_of(ROWS_PER_LOOK) && !self.may_go_on() {
                         return Err(Stop);
                     }
                     builder.push(&row(&link)).map_err(|error| {
@@ -149,17 +152,31 @@ impl Mill {
         };
         let meta = Meta { watermark, database };
         match decide(&finished.counts, &config.guard, accepted.as_ref()) {
-            Verdict::Take => keep(finished, generation, meta, config, Some(asked)),
+            Verdict::Take => self.keep(finished, generation, meta, config, Some(asked)),
             Verdict::Hold(held) => Built::Held { held, meta },
         }
     }
-}
 
-/// Writes the snapshot; a table whose snapshot cannot be written is served all the same.
-fn keep(finished: Finished, generation: u64, meta: Meta, config: &Config, loaded: Option<u64>) -> Built {
-    let Finished { table, counts, refusals, basis } = finished;
-    if let Err(error) = snapshot::write(&config.folder, generation, &table, &meta) {
-        tracing::error!(error = %chain(&error), "the snapshot of links was not written; a restart would begin from the one before");
+    /// Writes the snapshot; a table whose snapshot cannot be written is served all the same.
+    fn keep(
+        &self,
+        finished: Finished,
+        generation: u64,
+        meta: Meta,
+        config: &Config,
+        loaded: Option<u64>,
+    ) -> Built {
+        if self.halt.load(Relaxed) {
+            return Built::Stopped;
+        }
+        let Finished { table, counts, refusals, basis } = finished;
+        if let Err(error) = snapshot::write(&config.folder, generation, &table, &meta) {
+            tracing::error!(error = %chain(&error), "the snapshot of links was not written; a restart would begin from the one before");
+        }
+        Built::Taken { table: Arc::new(table), basis, meta, counts, refusals, loaded }
     }
-    Built::Taken { table: Arc::new(table), basis, meta, counts, refusals, loaded }
+
+    fn may_go_on(&self) -> bool {
+        self.vitals.database_is_up() && !self.halt.load(Relaxed)
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arc_swap::ArcSwap;
@@ -88,6 +89,7 @@ pub fn start(
     let log = Log::create(&config.folder, generation).map_err(StartError)?;
     let (jobs, mill_jobs) = sync_channel(1);
     let (events, queue) = sync_channel(EVENTS_MAX);
+    let halt = Arc::new(AtomicBool::new(false));
     let mill = Mill {
         namespaces: namespaces.clone(),
         vitals: Arc::clone(&vitals),
@@ -95,6 +97,7 @@ pub fn start(
         jobs: mill_jobs,
         events: events.clone(),
         seeds,
+        halt: Arc::clone(&halt),
     };
     // Without a snapshot there is nothing to follow from: everything is loaded first.
     let load_at =
@@ -114,6 +117,7 @@ pub fn start(
         unsynced: false,
         connection: None,
         basis,
+        file: None,
         unread: true,
         more: false,
         after_window: false,
@@ -126,7 +130,10 @@ pub fn start(
         held: None,
         accepted: None,
         paused: false,
+        halt,
+        pausing: None,
         failing: false,
+        full: false,
     };
     follower.report();
     Ok(Started { follower, mill, events, queue, board })

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::event::UnixMillis;
 use crate::links::Links;
@@ -13,6 +14,8 @@ use crate::links::guard::{Counts, Held};
 pub struct Board {
     ready: AtomicBool,
     refused_changes: AtomicU64,
+    /// Since when the database has been asked for something and has not answered; zero when it has.
+    asking_since: AtomicU64,
     // Taken by the follower several times a second and by readers when asked; held for a copy.
     status: Mutex<Status>,
 }
@@ -61,6 +64,23 @@ impl Board {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused_changes.load(Relaxed) + self.status().counts.refused
+    }
+
+    /// How long the database has kept the follower waiting.
+    #[must_use]
+    pub fn waits_for_database(&self, now: UnixMillis) -> Duration {
+        match self.asking_since.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => now.since(UnixMillis(since)),
+        }
+    }
+
+    pub(super) fn asks(&self, now: UnixMillis) {
+        self.asking_since.store(now.0, Relaxed);
+    }
+
+    pub(super) fn answered(&self) {
+        self.asking_since.store(0, Relaxed);
     }
 
     pub(super) fn ready(&self) {

@@ -5,13 +5,16 @@
 //! (§6.1).
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Request, Uri, Version};
 
 use super::sites::{Site, Sites};
 use crate::event::Method;
 use crate::metrics::Refusal;
 use crate::respond::pages::{Page, Pages};
 use crate::route::{Host, Matched};
+
+/// Longest path with query; twice the longest token.
+const TARGET_BYTES_MAX: usize = 8 << 10;
 
 /// A request that belongs to a route of a site.
 pub(super) struct Asked<'a> {
@@ -47,7 +50,7 @@ pub(super) fn ask<'a, B>(
     let Some(named) = named_host(request).map_err(|Invalid| bad())? else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
-    if !has_sound_framing(request.headers()) {
+    if !has_sound_framing(request.headers()) || target_bytes(request.uri()) > TARGET_BYTES_MAX {
         return Err(bad());
     }
     let host = Host::parse(named, host_scratch).map_err(|_| bad())?;
@@ -66,6 +69,10 @@ pub(super) fn ask<'a, B>(
         }
         None => Err(Turned { page: Page::Unknown, pages: &site.pages, why: Why::Unrouted(site) }),
     }
+}
+
+fn target_bytes(target: &Uri) -> usize {
+    target.path_and_query().map_or(0, |path| path.as_str().len())
 }
 
 /// Whether the client may send more bytes than we read: the connection is then closed after the answer.

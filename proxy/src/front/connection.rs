@@ -21,6 +21,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ use crate::metrics::Refusal;
 /// How an edge ends: first it tells clients to go, then it takes no new ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Not everything is started; connections wait in the listeners' queues.
+    Starting,
     /// Connections are accepted and kept.
     Open,
     /// Connections are accepted and told to close after their answer (`Connection: close`).
@@ -43,6 +46,8 @@ pub enum Phase {
     Ending,
 }
 
+/// Most fields of a request's head.
+const HEADERS_MAX: usize = 64;
 /// Pause after an accept that failed for want of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -132,27 +137,17 @@ pub(super) async fn accept(
     connections: Rc<Connections>,
 ) {
     let mut reserve = spare_descriptor();
+    if phase.wait_for(|&phase| phase > Phase::Starting).await.is_err() {
+        return;
+    }
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = phase.wait_for(|&phase| phase >= Phase::HandedOver) => return,
+            _ = phase.wait_for(|&phase| phase >= Phase::HandedOver) => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match core.shared.gate.enter(peer.ip()) {
-                Ok(pass) => {
-                    let (id, entry) = connections.begin(core.tick());
-                    core.counters().accepted.one();
-                    let open = Open {
-                        core: Rc::clone(&core),
-                        connections: Rc::clone(&connections),
-                        id,
-                        _pass: pass,
-                    };
-                    tokio::task::spawn_local(connection(open, entry, stream, peer));
-                }
-                Err(refusal) => core.counters().refused(refusal),
-            },
+            Ok((stream, peer)) => begin(&core, &connections, stream, peer),
             Err(error) if is_shortage(&error) => {
                 core.counters().refused(Refusal::Descriptors);
                 // The spare descriptor lets one waiting client be told by a close instead of
@@ -167,6 +162,31 @@ pub(super) async fn accept(
             // The client went away before it was accepted.
             Err(_) => {}
         }
+    }
+    if *phase.borrow() == Phase::Ending {
+        // Whoever waits in the queue has connected: closing the listener would reset them. Where
+        // another program has the socket, too, it takes them.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                begin(&core, &connections, stream, peer);
+            }
+        }
+    }
+}
+
+/// Serves a new connection, if the gate lets it in.
+fn begin(core: &Rc<Core>, connections: &Rc<Connections>, stream: TcpStream, peer: SocketAddr) {
+    match core.shared.gate.enter(peer.ip()) {
+        Ok(pass) => {
+            let (id, entry) = connections.begin(core.tick());
+            core.counters().accepted.one();
+            let open = Open { core: Rc::clone(core), connections: Rc::clone(connections), id, _pass: pass };
+            tokio::task::spawn_local(connection(open, entry, stream, peer));
+        }
+        Err(refusal) => core.counters().refused(refusal),
     }
 }
 
@@ -204,6 +224,9 @@ async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: Socke
     let core = &open.core;
     // Answers are one small write; waiting for more of them would only delay it.
     let _ = stream.set_nodelay(true);
+    let limits = core.shared.limits.load_full();
+    // The kernel ends a connection whose client leaves an answer unacknowledged or unread.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_timeout));
     let service = service_fn(|request| {
         let (core, entry) = (Rc::clone(core), Rc::clone(&entry));
         async move {
@@ -217,7 +240,8 @@ async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: Socke
     let served = http1::Builder::new()
         // The sweep closes silent connections; hyper's timer would be armed anew for each request.
         .header_read_timeout(None)
-        .max_buf_size(core.shared.limits.load().header_bytes_max)
+        .max_buf_size(limits.header_bytes_max)
+        .max_headers(HEADERS_MAX)
         // One small buffer is cheaper to write than two parts of one.
         .writev(false)
         .serve_connection(TokioIo::new(stream), service);
@@ -229,6 +253,10 @@ async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: Socke
             Order::Close(_) if told => {}
             Order::Close(_) => {
                 told = true;
+                // A request that has arrived is read first, and then it is the last one.
+                if served.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
                 served.as_mut().graceful_shutdown();
             }
             Order::Drop => return Poll::Ready(()),

@@ -150,7 +150,7 @@ impl Core {
             index,
             shared,
             recorder,
-            phase: Cell::new(Phase::Open),
+            phase: Cell::new(Phase::Starting),
             tick: Cell::new((Instant::now(), clock::now())),
             view: RefCell::new(view),
             scratch: RefCell::default(),

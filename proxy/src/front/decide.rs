@@ -11,16 +11,17 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::ask::{Asked, Turned, Why, ask};
 use super::core::{Core, Scratch, Seen};
-use crate::event::{Captures, Event, Kind, Outcome, TOKEN_BYTES_MAX, UnixMillis};
+use crate::event::{Captures, Event, Kind, Method, Outcome, TOKEN_BYTES_MAX, UnixMillis};
 use crate::links::entry::Entry;
 use crate::metrics::{LookUp, Refusal, SiteCore};
 use crate::policy::{self, Notice, Plan};
 use crate::record::verdict::verdict;
-use crate::record::{Staged, privacy};
+use crate::record::{Fate, Staged, privacy};
 use crate::resolve::Resolution;
 use crate::resolve::look_ups::{Answer, Cached, Key};
 use crate::respond;
 use crate::respond::body::Body;
+use crate::respond::language::Language;
 use crate::respond::pages::{Back, Page};
 
 /// How much is allocated at once for locations.
@@ -246,7 +247,7 @@ fn stage(
             return Ok(None);
         }
     } else if site.is_over_share() {
-        return Ok(Some(Staged::Waived));
+        return Ok(Some(Staged::Waived(Fate::OverShare)));
     }
     captures.clear();
     for (name, value) in asked.matched.captures() {
@@ -277,6 +278,12 @@ fn stage(
     core.recorder.stage(now, site.tag, event).map(Some)
 }
 
+/// The page for a request whose handling failed: all that is known of it may be wrong.
+pub(super) fn broken(core: &Core, now: UnixMillis) -> Response<Body> {
+    let page = Page::Outage(back(core, Notice::Unplanned, now));
+    core.with(|seen| seen.sites.neutral.answer(page, Language::En, Method::Get))
+}
+
 fn turn<B>(core: &Core, turned: &Turned<'_>, request: &Request<B>) -> Response<Body> {
     match turned.why {
         Why::Refused(refusal) => core.counters().refused(refusal),
@@ -286,10 +293,6 @@ fn turn<B>(core: &Core, turned: &Turned<'_>, request: &Request<B>) -> Response<B
             }
         }
     }
-    let method = if request.method() == http::Method::HEAD {
-        crate::event::Method::Head
-    } else {
-        crate::event::Method::Get
-    };
+    let method = if request.method() == http::Method::HEAD { Method::Head } else { Method::Get };
     turned.pages.answer(turned.page, turned.pages.language_for(request.headers()), method)
 }

@@ -41,14 +41,14 @@ pub fn run(
     runtime.block_on(async {
         let core = Rc::new(Core::new(index, shared, recorder()));
         let connections = Rc::new(Connections::default());
+        let mut accepting = Vec::new();
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept(
-                Rc::clone(&core),
-                listener,
-                phase.clone(),
-                Rc::clone(&connections),
-            ));
+            let accept = accept(Rc::clone(&core), listener, phase.clone(), Rc::clone(&connections));
+            accepting.push(tokio::task::spawn_local(async move {
+                let _essential = Essential;
+                accept.await;
+            }));
         }
         let own = Rc::clone(&core);
         tokio::task::spawn_local(async move {
@@ -76,6 +76,10 @@ pub fn run(
             if now == Phase::Ending {
                 break;
             }
+        }
+        for accept in accepting {
+            // It cannot have panicked: it is essential.
+            let _ = accept.await;
         }
         while connections.open() > 0 {
             core.look_at_clocks();

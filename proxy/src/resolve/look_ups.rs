@@ -3,6 +3,7 @@
 //! Invariants:
 //! - A token is looked up by one request at a time; the others wait for its answer.
 //! - At most `in_flight_max` look-ups are under way, and nobody waits longer than `deadline`.
+//! - After one that took longer nobody waits at all, until the database has answered one again.
 //! - Nothing is looked up while the caller says that the database may not be asked.
 //! - Memory is bounded: `entries` links and misses, the least recently used go first.
 //! - A remembered miss ends after `miss_ttl`, and at once when the link arrives by another way.
@@ -12,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -80,6 +81,8 @@ pub struct LookUps {
     // Off the way of a known click. Each lock is held for one step in a map, never during a look-up.
     shards: [Mutex<Shard>; SHARDS],
     in_flight: AtomicUsize,
+    /// A deadline passed, and no answer has come since.
+    hangs: AtomicBool,
     asks: SyncSender<Key>,
 }
 
@@ -104,7 +107,14 @@ impl LookUps {
         let shards = std::array::from_fn(|_| {
             Mutex::new(Shard { cache: LruCache::new(per_shard), waiting: HashMap::new() })
         });
-        let look_ups = Self { config, seed, shards, in_flight: AtomicUsize::new(0), asks };
+        let look_ups = Self {
+            config,
+            seed,
+            shards,
+            in_flight: AtomicUsize::new(0),
+            hangs: AtomicBool::new(false),
+            asks,
+        };
         (Arc::new(look_ups), queue)
     }
 
@@ -128,6 +138,9 @@ impl LookUps {
     /// # Cancel safety
     /// Dropping the future gives up the wait; the look-up's answer is remembered all the same.
     pub async fn ask(&self, key: Key) -> Answer {
+        if self.hangs() {
+            return Answer::Unasked(LookUp::Late);
+        }
         let (answer, wait) = oneshot::channel();
         {
             let mut shard = self.shard(&key);
@@ -148,8 +161,17 @@ impl LookUps {
         match tokio::time::timeout(self.config.deadline, wait).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::Unasked(LookUp::Failed),
-            Err(_) => Answer::Unasked(LookUp::Late),
+            Err(_) => {
+                self.hangs.store(true, Relaxed);
+                Answer::Unasked(LookUp::Late)
+            }
         }
+    }
+
+    /// Whether a look-up is under way that took longer than anybody waits.
+    #[must_use]
+    pub fn hangs(&self) -> bool {
+        self.hangs.load(Relaxed)
     }
 
     /// Gives the answer to all who wait for `key` and remembers it; called by the look-up thread.
@@ -170,6 +192,7 @@ impl LookUps {
             shard.waiting.remove(key)
         };
         self.in_flight.fetch_sub(1, Relaxed);
+        self.hangs.store(false, Relaxed);
         for one in waiting.into_iter().flatten() {
             // Whoever gave up waiting is no fault.
             let _ = one.send(answer.clone());
@@ -285,8 +308,13 @@ mod tests {
     #[test]
     fn a_database_that_hangs_costs_the_deadline() {
         let slow = Config { deadline: Duration::from_millis(10), ..config() };
-        let (look_ups, _queue) = LookUps::new(slow, 1);
+        let (look_ups, queue) = LookUps::new(slow, 1);
         assert!(matches!(block_on(look_ups.ask(key("t"))), Answer::Unasked(LookUp::Late)));
+        // From then on nobody waits, whatever is asked for, and nothing is queued.
+        assert!(matches!(block_on(look_ups.ask(key("u"))), Answer::Unasked(LookUp::Late)));
+        assert_eq!(queue.try_iter().collect::<Vec<_>>(), [key("t")]);
+        look_ups.answer(&key("t"), &Answer::Absent, UnixMillis(0));
+        assert!(!look_ups.hangs(), "it answers again");
     }
 
     #[test]

@@ -58,6 +58,18 @@ fn malformed_requests_are_answered_or_closed() {
         [b"GET /c/a HTTP/1.1\r\nHost: click.test\r\nX: ".to_vec(), vec![b'a'; 200_000], b"\r\n\r\n".to_vec()]
             .concat();
     check(&edge, &long_header, &[0, 400, 431]);
+    let fields = |count: usize| {
+        let others: String = (1..count).map(|n| format!("x-{n}: {n}\r\n")).collect();
+        format!("GET /c/a HTTP/1.1\r\nHost: click.test\r\n{others}\r\n").into_bytes()
+    };
+    check(&edge, &fields(64), &[302]);
+    check(&edge, &fields(65), &[431]);
+    let target = |bytes: usize| {
+        let query = "q".repeat(bytes - "/c/a?".len());
+        format!("GET /c/a?{query} HTTP/1.1\r\nHost: click.test\r\n\r\n").into_bytes()
+    };
+    check(&edge, &target(8 << 10), &[302]);
+    check(&edge, &target((8 << 10) + 1), &[400]);
     // Whatever came, the edge still serves.
     assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/a");
     assert_eq!(edge.metric("holdfast_panics_total", ""), 0.0);
