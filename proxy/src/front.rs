@@ -16,6 +16,7 @@ mod ask;
 mod connection;
 mod core;
 mod decide;
+mod prove;
 mod serve;
 mod thread;
 

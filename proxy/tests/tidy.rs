@@ -37,6 +37,7 @@ const CLOCK_FILES: &[&str] = &[
     "clock.rs",
     "database/deadline.rs",
     "front/core.rs",
+    "front/prove.rs",
     "front/serve.rs",
     "journal/committer.rs",
     "record.rs",

@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::ask::{Asked, Turned, Why, ask};
 use super::core::{Core, Scratch, Seen};
+use super::prove::Account;
 use crate::event::{Captures, Event, Kind, Method, Outcome, TOKEN_BYTES_MAX, UnixMillis};
 use crate::links::entry::Entry;
-use crate::metrics::{LookUp, Refusal, SiteCore};
+use crate::metrics::{LookUp, Refusal};
 use crate::policy::{self, Notice, Plan};
 use crate::record::verdict::verdict;
 use crate::record::{Fate, Staged, privacy};
@@ -40,11 +41,7 @@ pub(super) enum Step {
 /// A decided hit.
 pub(super) struct Hit {
     pub(super) answer: Decided,
-    /// `None` when it is beyond the budget of unknown tokens.
-    pub(super) staged: Option<Staged>,
-    pub(super) counters: Arc<[SiteCore]>,
-    pub(super) kind: Kind,
-    pub(super) outcome: Outcome,
+    pub(super) account: Account,
 }
 
 /// The answer, but for the proof that a redirect needs.
@@ -106,13 +103,10 @@ pub(super) fn decide<B>(
         Decided::Ready(_) => b"",
     };
     match stage(core, seen, &asked, plan, &resolution, request.headers(), peer, now, (location, captures)) {
-        Ok(staged) => Step::Hit(Hit {
-            answer,
-            staged,
-            counters: Arc::clone(&asked.site.counters),
-            kind,
-            outcome: plan.outcome(),
-        }),
+        Ok(staged) => {
+            let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
+            Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
+        }
         Err(crate::record::Refused) => {
             let page = Page::Refused(back(core, Notice::Unplanned, now));
             let why = Why::Refused(Refusal::Journal);

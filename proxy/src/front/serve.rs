@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::ask::has_body;
 use super::connection::Phase;
 use super::core::Core;
-use super::decide::{Decided, Hit, Step, broken, decide};
+use super::decide::{Decided, Step, broken, decide};
+use super::prove::prove;
 use crate::event::UnixMillis;
-use crate::metrics::SiteCore;
-use crate::record::{Fate, Staged};
+use crate::record::Recorded;
 use crate::respond::{self, body::Body};
 
 /// Answers one request.
@@ -32,7 +32,10 @@ pub(super) async fn serve<B>(core: &Core, peer: IpAddr, mut request: Request<B>)
     }
     let has_body = has_body(request.headers());
     let (mut response, ended) = match step {
-        Step::Hit(hit) => finish(core, hit, std::mem::take(request.headers_mut())).await,
+        Step::Hit(hit) => {
+            let (proof, ended) = prove(core, hit.account).await;
+            (answer(hit.answer, proof.as_ref(), std::mem::take(request.headers_mut())), ended)
+        }
         Step::Turned(page) => (page, Instant::now()),
         Step::LookUp(_) => unreachable!("an answered look-up is not asked for again"),
     };
@@ -53,48 +56,10 @@ fn guarded(core: &Core, now: UnixMillis, step: impl FnOnce() -> Step) -> Step {
     })
 }
 
-/// A client that left while its hit waited for the disk: recorded, and answered to nobody.
-struct Abandoned<'a>(Option<&'a SiteCore>);
-
-impl Drop for Abandoned<'_> {
-    fn drop(&mut self) {
-        if let Some(counters) = self.0 {
-            counters.abandoned.one();
-        }
-    }
-}
-
-/// Waits for the record's proof and answers with it; says when the wait was over.
-async fn finish(core: &Core, hit: Hit, spare: HeaderMap) -> (Response<Body>, Instant) {
-    let Hit { answer, staged, counters, kind, outcome } = hit;
-    let (proof, ended) = match staged {
-        Some(staged @ Staged::Waiting(_)) => {
-            let gone = Abandoned(counters.get(core.index));
-            let recorded = core.recorder.settle(staged).await;
-            std::mem::forget(gone);
-            (Some(recorded), core.recorder.released_at())
-        }
-        Some(staged @ Staged::Waived(_)) => (Some(core.recorder.settle(staged).await), Instant::now()),
-        None => (None, Instant::now()),
-    };
-    if let Some(counters) = counters.get(core.index) {
-        counters.answered(kind, outcome);
-        match &proof {
-            Some(recorded) => {
-                counters.promised(recorded.class());
-                match recorded.fate() {
-                    Fate::Taken => {}
-                    Fate::Lost => counters.waived.one(),
-                    Fate::OverShare => counters.unrecorded.one(),
-                }
-            }
-            None => counters.unrecorded.one(),
-        }
-    }
-    let response = match (answer, proof) {
-        (Decided::Redirect(location), Some(recorded)) => respond::redirect(location, &recorded, spare),
+fn answer(answer: Decided, proof: Option<&Recorded>, spare: HeaderMap) -> Response<Body> {
+    match (answer, proof) {
+        (Decided::Redirect(location), Some(recorded)) => respond::redirect(location, recorded, spare),
         (Decided::Ready(response), _) => response,
         (Decided::Redirect(_), None) => unreachable!("a known link's hit is always staged"),
-    };
-    (response, ended)
+    }
 }
