@@ -155,14 +155,19 @@ impl LookUps {
                     self.in_flight.fetch_sub(1, Relaxed);
                     return Answer::Unasked(LookUp::Busy);
                 }
-                shard.waiting.insert(key, vec![answer]);
+                shard.waiting.insert(key.clone(), vec![answer]);
             }
         }
         match tokio::time::timeout(self.config.deadline, wait).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::Unasked(LookUp::Failed),
             Err(_) => {
-                self.hangs.store(true, Relaxed);
+                let shard = self.shard(&key);
+                // Under the lock: an answer that has come by now has taken the key away, and one
+                // that comes later says again that the database answers.
+                if shard.waiting.contains_key(&key) {
+                    self.hangs.store(true, Relaxed);
+                }
                 Answer::Unasked(LookUp::Late)
             }
         }
