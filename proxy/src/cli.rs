@@ -96,7 +96,8 @@ pub enum Failure {
     Configuration(String),
     /// Anything else: exit 1.
     Other(String),
-    /// What was looked for is not there, or what was checked is not well: exit 2, already printed.
+    /// What was looked for is not there, or what was checked is not well: exit 3, already printed.
+    /// A wrong argument is 2, by clap.
     Findings,
 }
 
@@ -134,7 +135,7 @@ impl Cli {
                 output::error(&text);
                 ExitCode::FAILURE
             }
-            Err(Failure::Findings) => ExitCode::from(2),
+            Err(Failure::Findings) => ExitCode::from(3),
         }
     }
 }

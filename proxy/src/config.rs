@@ -34,7 +34,7 @@ pub use sites::Site;
 pub use tables::{
     Admin, AdminAddress, Database, Deliver, Journal, Limits, Links, Listen, Log, LogFormat, Record,
 };
-pub use units::Share;
+pub use units::{Share, parse_moment, parse_span};
 
 use fault::{Faults, Wrong, quoted};
 use reader::{Reader, Section};

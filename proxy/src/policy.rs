@@ -73,6 +73,8 @@ pub enum Health {
     Down {
         /// When that was noticed.
         since: UnixMillis,
+        /// Why it counts as down. What exactly failed stands in the log.
+        cause: Cause,
     },
     /// Planned maintenance: answers as when it is down, with the time of its return. Nothing may
     /// touch the part. The window's end brings it back, once a probe succeeds.

@@ -111,7 +111,7 @@ pub struct Part {
     /// Unix milliseconds until when the window lasts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until_ms: Option<u64>,
-    /// The window's reason.
+    /// The window's reason, or why it counts as down.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// Whether no connection to it is open.
@@ -315,11 +315,16 @@ impl View {
                 Resolution::Deleted => "deleted",
                 Resolution::Absent | Resolution::Unasked => "unknown",
             };
-            let url = match found {
-                Found::Live(link) => String::from_utf8_lossy(link.target.as_bytes()).into_owned(),
-                Found::Disabled | Found::Deleted => String::new(),
+            let (url, expires_at) = match found {
+                Found::Live(link) => {
+                    (String::from_utf8_lossy(link.target.as_bytes()).into_owned(), link.expires_at)
+                }
+                Found::Disabled | Found::Deleted => (String::new(), None),
             };
-            Some(json!({ "state": state, "url": url, "place": if in_overlay { "overlay" } else { "table" } }))
+            Some(json!({
+                "state": state, "url": url, "place": if in_overlay { "overlay" } else { "table" },
+                "expires_at_ms": expires_at.map(|at| at.0),
+            }))
         });
         known.unwrap_or_else(|| json!({ "state": "unknown" }))
     }
@@ -330,7 +335,9 @@ fn part(health: &Health, released: bool) -> Part {
     let bare = Part { state, since_ms: None, until_ms: None, reason: None, released };
     match health {
         Health::Up => bare,
-        Health::Down { since } => Part { since_ms: Some(since.0), ..bare },
+        Health::Down { since, cause } => {
+            Part { since_ms: Some(since.0), reason: Some(cause.to_string()), ..bare }
+        }
         Health::Window { until, reason } => {
             Part { until_ms: Some(until.0), reason: Some(reason.to_string()), ..bare }
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::links::{self, Format};
 use super::{Failure, output, serve};
 use crate::app::{self, Addresses, Origin, Start};
+use crate::causes::chain;
 use crate::{clock, database};
 
 /// Arguments of `demo`.
@@ -62,7 +63,7 @@ impl Demo {
         app::run(config, Start { origin, takeover: false }, |addresses| {
             greet(addresses, imported.rows);
         })
-        .map_err(|error| Failure::of("cannot run the demo", &error))
+        .map_err(|error| Failure::Other(format!("cannot run the demo: {}", by_flag(&chain(&error)))))
     }
 
     fn configuration(&self) -> String {
@@ -100,6 +101,11 @@ logo = "logo.svg"
     }
 }
 
+/// A fault with the demo's own flags in place of the settings that they stand for.
+fn by_flag(fault: &str) -> String {
+    fault.replace("listen.http", "--http").replace("admin.listen", "--admin")
+}
+
 fn greet(addresses: &Addresses, links: u64) {
     let http = addresses.http.first().map(ToString::to_string).unwrap_or_default();
     let admin = &addresses.admin;
@@ -107,7 +113,7 @@ fn greet(addresses: &Addresses, links: u64) {
     let program = std::env::args().next().unwrap_or_else(|| "holdfast".to_owned());
     let flag = if admin == "127.0.0.1:9180" { String::new() } else { format!(" --admin {admin}") };
     output::line(format_args!(
-        "Holdfast is running with {links} sample links. Three to click:
+        "Holdfast is running with {}. Three to click:
 
   http://{http}/c/catalogue                       a plain link
   http://{http}/FHG-1A2B3-9KQ2XW-4TZ81A-1/c.aspx  a link with captures, added to its target as dm_i
@@ -124,6 +130,7 @@ shows the maintenance page until
 
   {program} window end{flag}
 
-`{program} status{flag}` shows both. Ctrl-C ends the demo."
+`{program} status{flag}` shows both. Ctrl-C ends the demo.",
+        output::count(links, "sample link")
     ));
 }

@@ -82,14 +82,33 @@ impl Folder {
         Ok(Self { disk: FileDisk, path: config.journal.store.folder })
     }
 
+    /// The journals, or the named one; none, and a remark that says so, before the first start.
     fn journals(&self, only: Option<&str>) -> Result<Vec<JournalId>, Failure> {
         if let Some(text) = only {
             let id = text.parse().map_err(|_| Failure::Other(format!("\"{text}\" is no journal id")))?;
+            if !self.path.join(text).is_dir() {
+                return Err(Failure::Other(format!(
+                    "there is no journal {id} in {}; `holdfast journal stat` lists those that there are",
+                    self.path.display()
+                )));
+            }
             return Ok(vec![id]);
         }
-        inspect::journals(&self.disk, &self.path)
-            .map_err(|error| Failure::of("cannot list the journals", &error))
+        let found = if self.path.is_dir() {
+            inspect::journals(&self.disk, &self.path)
+                .map_err(|error| Failure::of("cannot list the journals", &error))?
+        } else {
+            Vec::new()
+        };
+        if found.is_empty() {
+            output::note(no_journal(&self.path));
+        }
+        Ok(found)
     }
+}
+
+fn no_journal(folder: &Path) -> String {
+    format!("there is no journal in {} yet; `holdfast serve` opens one at each start", folder.display())
 }
 
 fn stat(look: &Look) -> Result<(), Failure> {
@@ -104,7 +123,7 @@ fn stat(look: &Look) -> Result<(), Failure> {
         let lost: u64 = stat.report.gaps.iter().map(|gap| gap.last.0 + 1 - gap.first.0).sum();
         table.row([
             id.to_string(),
-            moment(stat.opened_at),
+            opened(stat.opened_at).unwrap_or_else(|| "unreadable".to_owned()),
             stat.first.0.to_string(),
             stat.end.0.to_string(),
             stat.report.records.to_string(),
@@ -114,7 +133,7 @@ fn stat(look: &Look) -> Result<(), Failure> {
             lost.to_string(),
         ]);
         all.push(json!({
-            "journal": id.to_string(), "edge": stat.edge, "opened_at": moment(stat.opened_at),
+            "journal": id.to_string(), "edge": stat.edge, "opened_at": opened(stat.opened_at),
             "first": stat.first.0, "end": stat.end.0, "records": stat.report.records, "bytes": stat.bytes,
             "segments": stat.logs + stat.sealed, "sealed": stat.sealed,
             "torn_bytes": stat.report.torn_bytes, "lost_events": lost,
@@ -122,7 +141,7 @@ fn stat(look: &Look) -> Result<(), Failure> {
     }
     if look.json {
         output::json(&all);
-    } else {
+    } else if !all.is_empty() {
         table.print();
     }
     Ok(())
@@ -299,6 +318,10 @@ impl OnDisk {
         let disk: &dyn Disk = &FileDisk;
         let failed = |error: &dyn std::error::Error| Failure::of("cannot read the journals", error);
         let mut journals = Vec::new();
+        if !path.is_dir() {
+            output::note(no_journal(path));
+            return Ok(Self(journals));
+        }
         for id in inspect::journals(disk, path).map_err(|error| failed(&error))? {
             let stat = inspect::stat(disk, path, id).map_err(|error| failed(&error))?;
             let mut runs: Vec<(u64, u64)> = Vec::new();
@@ -363,4 +386,9 @@ fn moment(at: UnixMillis) -> String {
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
         .map_or_else(String::new, |at| at.to_string())
+}
+
+/// When a journal was opened; nothing where no header of its could be read.
+fn opened(at: UnixMillis) -> Option<String> {
+    (at.0 != 0).then(|| moment(at))
 }

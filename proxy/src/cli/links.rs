@@ -3,6 +3,7 @@
 mod format;
 
 use std::collections::HashSet;
+use std::error::Error as _;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -15,8 +16,10 @@ use xxhash_rust::xxh3::Xxh3;
 pub use super::Format;
 use super::client::Client;
 use super::{Configured, Failure, Running, output, serve};
+use crate::causes::chain;
 use crate::clock;
 use crate::database::{self, Access, Database, OwnedLinkRow, Stop, escape, unescape};
+use crate::event::UnixMillis;
 use crate::links::builder::{self, Settings};
 use crate::links::entry::Entry;
 use crate::links::namespaces::Namespaces;
@@ -175,19 +178,25 @@ impl Import {
             database::create(&path, clock::now())
                 .map_err(|error| Failure::of("cannot make the database", &error))?;
         }
+        if !path.exists() {
+            return Err(Failure::Other(format!(
+                "there is no database {} to import into; make it with --create, or mend `database.url`",
+                path.display()
+            )));
+        }
         let Some(format) = self.format.or_else(|| format::by_ending(&self.file)) else {
             return Err(Failure::Other(format!("{}: name its format by --format", self.file.display())));
         };
         let manner = Manner { namespace: self.namespace, skip_bad: self.skip_bad };
         let imported = import(&self.file, format, &path, &manner)?;
         output::line(format_args!(
-            "{} links read: {} new, {} changed, {} as before; {} targets repaired, {} rows passed over",
-            imported.rows,
+            "{} read: {} new, {} changed, {} as before; {} repaired, {} passed over",
+            output::count(imported.rows, "link"),
             imported.inserted,
             imported.updated,
             imported.rows - imported.inserted - imported.updated,
-            imported.repaired,
-            imported.bad
+            output::count(imported.repaired, "target"),
+            output::count(imported.bad, "row")
         ));
         Ok(())
     }
@@ -227,9 +236,9 @@ pub fn import(file: &Path, format: Format, database: &Path, manner: &Manner) -> 
     }
     if imported.bad > 0 && !manner.skip_bad {
         return Err(Failure::Other(format!(
-            "{}: {} rows cannot be imported, so nothing was; mend them or pass over them with --skip-bad",
+            "{}: {} cannot be imported, so nothing was; mend what is named or pass over it with --skip-bad",
             file.display(),
-            imported.bad
+            output::count(imported.bad, "row")
         )));
     }
     drop(seen);
@@ -327,16 +336,16 @@ impl Show {
         let token = unescape(&self.token).into_owned();
         let config = if file.exists() { Some(serve::load(&file)?) } else { None };
         let mut rows: Vec<OwnedLinkRow> = Vec::new();
-        let mut database_says = "not asked: no configuration".to_owned();
+        let mut database_says = format!("not asked: there is no {}", file.display());
         if let Some(config) = &config {
             let shown = database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
                 .and_then(|mut database| database.show(&token));
             match shown {
                 Ok(found) => {
-                    database_says = "asked".to_owned();
+                    ASKED.clone_into(&mut database_says);
                     rows = found;
                 }
-                Err(error) => database_says = error.to_string(),
+                Err(error) => database_says = format!("cannot be asked: {}", chain(&error)),
             }
         }
         rows.retain(|row| self.namespace.as_ref().is_none_or(|name| name.as_bytes() == row.namespace));
@@ -354,41 +363,75 @@ impl Show {
                 .look(&format!("/link?{query}"))
                 .unwrap_or_else(|_| json!({ "state": "no edge answers" }));
             let row = rows.iter().find(|row| escape(&row.namespace) == namespace);
+            let state = match row {
+                Some(row) => state_of(row, clock::now()),
+                None if database_says == ASKED => "unknown",
+                None => "not known",
+            };
             found.push(json!({
                 "namespace": namespace,
                 "token": self.token,
                 "edge": edge,
                 "database": row.map(format::to_json),
+                "database_state": state,
                 "database_says": database_says,
             }));
         }
         if self.running.json {
             output::json(&found);
         } else {
-            print_shown(&found);
+            print_shown(&found, &database_says);
         }
-        if found.is_empty() { Err(Failure::Findings) } else { Ok(()) }
+        let known = found.iter().any(|one| !one["database"].is_null() || one["edge"]["place"].is_string());
+        if known { Ok(()) } else { Err(Failure::Findings) }
     }
 }
 
-fn print_shown(found: &[serde_json::Value]) {
-    if found.is_empty() {
-        output::line("no such token in the database; with --namespace the running edge is asked, too");
+/// What `links show` says of a database that answered.
+const ASKED: &str = "asked";
+
+fn state_of(row: &OwnedLinkRow, now: UnixMillis) -> &'static str {
+    match (row.deleted, row.disabled, row.expires_at) {
+        (true, ..) => "deleted",
+        (_, true, _) => "disabled",
+        (_, _, Some(end)) if end <= now => "expired",
+        _ => "live",
     }
-    let mut table = output::Table::new(&["namespace", "where", "state", "target"]);
+}
+
+fn print_shown(found: &[serde_json::Value], database_says: &str) {
+    if database_says != ASKED {
+        output::note(format_args!("the database {database_says}"));
+    }
+    if found.is_empty() {
+        output::line(if database_says == ASKED {
+            "no such token in the database; with --namespace the running edge is asked, too"
+        } else {
+            "name a --namespace to ask the running edge"
+        });
+        return;
+    }
+    let mut table = output::Table::new(&["namespace", "where", "state", "target", "expires"]);
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     for one in found {
-        let database = &one["database"];
-        let state = match (database.is_null(), &database["deleted"], &database["disabled"]) {
-            (true, ..) => "unknown".to_owned(),
-            (_, deleted, _) if *deleted == true => "deleted".to_owned(),
-            (_, _, disabled) if *disabled == true => "disabled".to_owned(),
-            _ => "live".to_owned(),
-        };
-        table.row([text(&one["namespace"]), "database".to_owned(), state, text(&database["url"])]);
+        let (database, edge) = (&one["database"], &one["edge"]);
+        table.row([
+            text(&one["namespace"]),
+            "database".to_owned(),
+            text(&one["database_state"]),
+            text(&database["url"]),
+            text(&database["expires_at"]),
+        ]);
         let place =
-            one["edge"]["place"].as_str().map_or_else(|| "edge".to_owned(), |place| format!("edge, {place}"));
-        table.row([text(&one["namespace"]), place, text(&one["edge"]["state"]), text(&one["edge"]["url"])]);
+            edge["place"].as_str().map_or_else(|| "edge".to_owned(), |place| format!("edge, {place}"));
+        let end = edge["expires_at_ms"].as_u64().map(UnixMillis);
+        table.row([
+            text(&one["namespace"]),
+            place,
+            text(&edge["state"]),
+            text(&edge["url"]),
+            format::expires(end),
+        ]);
     }
     table.print();
 }
@@ -440,7 +483,10 @@ fn fold(folder: &Path) -> Result<(builder::Finished, snapshot::Meta), Failure> {
         output::note(fault);
     }
     let Some(loaded) = recovered.loaded else {
-        return Err(Failure::Other(format!("there is no usable snapshot in {}", folder.display())));
+        return Err(Failure::Other(format!(
+            "there is no usable snapshot of links in {}; an edge writes one when it first loads its links",
+            folder.display()
+        )));
     };
     let mut changes = Vec::new();
     log::replay(folder, loaded.generation, &mut |record| {
@@ -476,14 +522,22 @@ fn export_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let written = snapshot::write(&scratch.0, 1, &finished.table, &meta)
         .map_err(|error| Failure::of(&tried, &error))?;
     std::fs::rename(&written.path, &file.file).map_err(|error| Failure::of(&tried, &error))?;
-    output::line(format_args!("{} links, {} bytes", finished.table.stats().links, written.bytes));
+    let links = output::count(finished.table.stats().links, "link");
+    output::line(format_args!("{links}, {}", output::count(written.bytes, "byte")));
     Ok(())
 }
 
 fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let config = serve::load(&file.configured.config)?;
     let tried = format!("cannot take {}", file.file.display());
-    let _locked = crate::app::lock(&config.data).map_err(|error| Failure::of(&tried, &error))?;
+    let _locked = crate::app::lock(&config.data).map_err(|error| match error.source() {
+        // Without a cause: the folder is in use. Taking over, as `serve` may, is nothing for a file.
+        None => Failure::Other(format!(
+            "{tried}: an edge runs on the data folder {}; stop it first",
+            config.data.display()
+        )),
+        Some(_) => Failure::of(&tried, &error),
+    })?;
     let folder = config.data.join("links");
     let scratch = Scratch::beside(&folder.join("import")).map_err(|error| Failure::of(&tried, &error))?;
     std::fs::copy(&file.file, scratch.0.join(snapshot::file_name(1)))
@@ -492,7 +546,8 @@ fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let generation = snapshot::newest_generation(&folder).map_err(|error| Failure::of(&tried, &error))? + 1;
     snapshot::write(&folder, generation, &finished.table, &meta)
         .map_err(|error| Failure::of(&tried, &error))?;
-    output::line(format_args!("{} links are this edge's now; start it", finished.table.stats().links));
+    let links = output::count(finished.table.stats().links, "link");
+    output::line(format_args!("this edge has {links} now; start it"));
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! Commands that talk to a running edge: windows, reload, status, adoption.
 
 use clap::{Args, Subcommand};
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::client::Client;
 use super::{Failure, Running, output};
 use crate::admin::status::Status;
 use crate::clock;
+use crate::config::{parse_moment, parse_span};
 
 /// Commands about maintenance windows.
 #[derive(Clone, Debug, Subcommand)]
@@ -26,10 +27,10 @@ pub struct Begin {
     /// The part that is left alone
     #[arg(long, default_value = "database")]
     of: String,
-    /// The end: a span such as 2h, or a time such as 2012-07-14T11:00[Europe/London] [default: 24h]
+    /// The end: a span such as 2h or 1d, or a time such as 2012-07-14T11:00[Europe/London] [default: 24h]
     #[arg(long)]
     until: Option<String>,
-    /// Why, for whoever looks at the status
+    /// Why, for whoever looks at the status: one line of at most 500 bytes
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
@@ -103,8 +104,8 @@ impl Deliver {
         let body = json!({ "from": adopt.from, "journal": adopt.journal });
         let answer = Client::find(&adopt.running)?.act("/deliver/adopt", &body)?;
         said(&adopt.running, &answer, || {
-            let journals = answer["adopted"].as_array().map_or(0, Vec::len);
-            format!("delivery goes on for {journals} journals")
+            let journals = answer["adopted"].as_array().map_or(0, Vec::len) as u64;
+            format!("delivery goes on for {}", output::count(journals, "journal"))
         });
         Ok(())
     }
@@ -168,7 +169,7 @@ fn screen(status: &Status) {
     let mut table = output::Table::new(&["edge", &status.edge, ""]);
     let mut row = |name: &str, state: String, detail: String| table.row([name.to_owned(), state, detail]);
     row("version", status.version.clone(), format!("up {}", span(status.up_s)));
-    row("ready", status.ready.clone(), format!("{} connections", status.connections));
+    row("ready", status.ready.clone(), output::count(status.connections, "connection"));
     let database = &status.database;
     let held = if database.released { "let go: no connection is open" } else { "in use" };
     let detail = match (database.until_ms, database.since_ms) {
@@ -180,7 +181,13 @@ fn screen(status: &Status) {
                 reason.map_or_else(String::new, |reason| format!(" ({reason})"))
             )
         }
-        (None, Some(since)) => format!("since {}; links go on from memory", time(since)),
+        (None, Some(since)) => {
+            let reason = database
+                .reason
+                .as_ref()
+                .map_or_else(String::new, |reason| format!(", {reason}: see the log"));
+            format!("since {}{reason}; links go on from memory", time(since))
+        }
         (None, None) => held.to_owned(),
     };
     row("database", database.state.clone(), detail);
@@ -212,9 +219,9 @@ fn screen(status: &Status) {
             "",
             "HELD".to_owned(),
             format!(
-                "a load lacks {} of {} links; look at the database, then `holdfast links accept`",
+                "a load lacks {} of {}; look at the database, then `holdfast links accept`",
                 held.newly_absent + held.forgotten,
-                held.known
+                output::count(held.known, "link")
             ),
         );
     }
@@ -224,19 +231,19 @@ fn screen(status: &Status) {
         "journal",
         journal.state.clone(),
         format!(
-            "{} appended, {} synced, {} MiB in {} segments of {} journals{reason}",
+            "{} appended, {} synced, {} MiB in {} of {}{reason}",
             journal.appended,
             journal.synced,
             journal.bytes >> 20,
-            journal.segments,
-            journal.journals
+            output::count(journal.segments, "segment"),
+            output::count(journal.journals, "journal")
         ),
     );
     if journal.gap_events > 0 {
         row(
             "",
             "DAMAGE".to_owned(),
-            format!("{} events lost; see `holdfast journal verify`", journal.gap_events),
+            format!("{} lost; see `holdfast journal verify`", output::count(journal.gap_events, "event")),
         );
     }
     for sink in &status.delivery {
@@ -254,8 +261,10 @@ fn screen(status: &Status) {
             "sink",
             format!("{}: {state}", sink.sink),
             format!(
-                "{} delivered, {} rejected, {} failures; {lag}",
-                sink.delivered, sink.rejected, sink.failures
+                "{} delivered, {} rejected, {}; {lag}",
+                sink.delivered,
+                sink.rejected,
+                output::count(sink.failures, "failure")
             ),
         );
         if let Some(standing) = &sink.standing {
@@ -288,20 +297,18 @@ fn span(seconds: u64) -> String {
 
 /// A span from now, or a time with its zone, as Unix milliseconds.
 fn moment(text: &str) -> Result<u64, Failure> {
-    let fault = || {
+    let fault = |why: &str| {
         Failure::Other(format!(
-            "--until is \"{text}\"; allowed: a span such as 2h or 90m, or a time such as \
+            "--until is \"{text}\"{why}; allowed: a span such as 90m, 2h, 1h30m or 1d, or a time such as \
              2012-07-14T11:00[Europe/London] or 2012-07-14T10:00Z"
         ))
     };
-    if let Ok(span) = text.parse::<SignedDuration>() {
-        let ms = u64::try_from(span.as_millis()).map_err(|_| fault())?;
-        return Ok(clock::now().0.saturating_add(ms));
+    if let Some(span) = parse_span(text) {
+        return Ok(clock::now().after(span).0);
     }
-    let at = match (text.parse::<Zoned>(), text.parse::<Timestamp>()) {
-        (Ok(zoned), _) => zoned.timestamp(),
-        (Err(_), Ok(at)) => at,
-        (Err(_), Err(_)) => return Err(fault()),
-    };
-    u64::try_from(at.as_millisecond()).map_err(|_| fault())
+    if text.contains('[') {
+        return parse_moment(text).map(|at| at.0).map_err(|why| fault(&format!(", {why}")));
+    }
+    let at: Timestamp = text.parse().map_err(|_| fault(""))?;
+    u64::try_from(at.as_millisecond()).map_err(|_| fault(", which lies before 1970"))
 }

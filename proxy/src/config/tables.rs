@@ -20,7 +20,7 @@ use crate::resolve::look_ups;
 use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
 use super::reader::{Section, parse_address};
-use super::units::Share;
+use super::units::{Share, show_size};
 
 /// `[listen]`: where requests come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,8 +195,12 @@ impl Journal {
         // The one being written, the spare ones, and one to compress into.
         let least = (u64::from(store.spare_segments) + 2).saturating_mul(store.segment_bytes);
         if store.bytes_max < least {
-            let advice = "allowed: at least segment × (spare_segments + 2)";
-            s.fault("bytes_max", "found too little for the segments", advice);
+            let (found, least) = (show_size(store.bytes_max), show_size(least));
+            s.fault(
+                "bytes_max",
+                format!("found {found}, which is too little for the segments"),
+                format!("allowed: at least {least}, which is segment × (spare_segments + 2)"),
+            );
         }
         if store.pace > recorder.wait_max {
             let advice = "allowed: at most wait_ms_max, or no answer is synced";

@@ -61,7 +61,8 @@ const SIZES: [(&str, u64); 9] = [
 ];
 
 /// Reads `4h`, `50ms`, `1h30m`; units are us, ms, s, m, h, d.
-pub(super) fn parse_span(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse_span(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total_us = 0_u64;
     loop {
@@ -128,7 +129,7 @@ pub(super) fn show_share(share: Share) -> String {
 ///
 /// # Errors
 /// What is wrong with the text, as the end of a sentence that begins with the text.
-pub(super) fn parse_moment(text: &str) -> Result<UnixMillis, String> {
+pub fn parse_moment(text: &str) -> Result<UnixMillis, String> {
     let Some((_, zone)) = text.split_once('[') else {
         return Err("which names no time zone".to_owned());
     };

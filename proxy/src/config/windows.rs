@@ -22,7 +22,9 @@ pub(super) fn read(s: &mut Section<'_>) -> Option<Window> {
                 s.fault("until", "found a time that is not after from", "allowed: a time after from");
             }
             WindowFault::Part(_) => s.fault("of", fault.to_string(), "allowed: \"database\""),
-            WindowFault::Reason => s.fault("reason", fault.to_string(), "allowed: one short line"),
+            WindowFault::Reason => {
+                s.fault("reason", fault.to_string(), "allowed: one line of at most 500 bytes")
+            }
         })
         .ok()
 }

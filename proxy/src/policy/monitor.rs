@@ -92,8 +92,10 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Failures(1) => f.write_str("a failure"),
             Self::Failures(count) => write!(f, "{count} failures in a row"),
             Self::Gone => f.write_str("a failure that leaves no doubt"),
+            Self::Successes(1) => f.write_str("a success"),
             Self::Successes(count) => write!(f, "{count} successes in a row"),
             Self::WindowBegan => f.write_str("a window began"),
             Self::WindowChanged => f.write_str("the window was changed"),
@@ -122,7 +124,7 @@ pub struct Monitor {
 
 #[derive(Debug)]
 enum State {
-    Down { since: UnixMillis, successes: u32, up_after: u32, probes: u32, probe_at: UnixMillis },
+    Down { since: UnixMillis, cause: Cause, successes: u32, up_after: u32, probes: u32, probe_at: UnixMillis },
     Up { failures: u32 },
     Window(Active),
 }
@@ -139,7 +141,7 @@ impl Monitor {
     #[must_use]
     pub fn health(&self) -> Health {
         match &self.state {
-            State::Down { since, .. } => Health::Down { since: *since },
+            State::Down { since, cause, .. } => Health::Down { since: *since, cause: *cause },
             State::Up { .. } => Health::Up,
             State::Window(active) => Health::Window { until: active.until, reason: active.reason.clone() },
         }
@@ -194,8 +196,10 @@ impl Monitor {
             (State::Window(_), Some(new)) => Some(self.enter(State::Window(new), Cause::WindowChanged)),
             (_, Some(new)) => Some(self.enter(State::Window(new), Cause::WindowBegan)),
             (State::Window(_), None) => {
-                let down = State::Down { since: now, successes: 0, up_after: 1, probes: 0, probe_at: now };
-                Some(self.enter(down, Cause::WindowEnded))
+                let cause = Cause::WindowEnded;
+                let down =
+                    State::Down { since: now, cause, successes: 0, up_after: 1, probes: 0, probe_at: now };
+                Some(self.enter(down, cause))
             }
             (State::Up { .. } | State::Down { .. }, None) => None,
         };
@@ -221,7 +225,7 @@ impl Monitor {
     fn fall(&mut self, cause: Cause, now: UnixMillis) -> Transition {
         let probe_at = now.after(self.jitter.spread(self.config.probe_every));
         let up_after = self.config.up_after;
-        self.enter(State::Down { since: now, successes: 0, up_after, probes: 0, probe_at }, cause)
+        self.enter(State::Down { since: now, cause, successes: 0, up_after, probes: 0, probe_at }, cause)
     }
 
     fn enter(&mut self, state: State, cause: Cause) -> Transition {

@@ -146,6 +146,7 @@ pub const fn plan(kind: Kind, known: Known, needed: &Health) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cause;
     use super::*;
     use std::collections::HashSet;
 
@@ -153,7 +154,7 @@ mod tests {
 
     fn healths() -> [Health; 3] {
         let window = Health::Window { until: END, reason: "move".into() };
-        [Health::Up, Health::Down { since: UnixMillis(1) }, window]
+        [Health::Up, Health::Down { since: UnixMillis(1), cause: Cause::Gone }, window]
     }
 
     // The table of the design's section 3, in its own words, for the kinds that there are.

@@ -264,7 +264,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn expires(at: Option<UnixMillis>) -> String {
+pub(super) fn expires(at: Option<UnixMillis>) -> String {
     at.and_then(|at| i64::try_from(at.0).ok())
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
         .map_or_else(String::new, |at| at.to_string())

@@ -44,7 +44,7 @@ fn failures_in_a_row_make_it_down_and_successes_up() {
 fn zero_counts_as_one() {
     let config = Config { down_after: 0, up_after: 0, ..Config::default() };
     let log = run(&mut Monitor::new(config, 1), &[Signal::Failed, Signal::Succeeded]);
-    assert_eq!(log, ["up to down: 1 failures in a row", "down to up: 1 successes in a row"]);
+    assert_eq!(log, ["up to down: a failure", "down to up: a success"]);
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn a_window_wins_and_its_end_waits_for_a_probe() {
     let ended = monitor.tick(None, UnixMillis(50));
     let cause = "window to down: the window ended, not yet seen to be back";
     assert_eq!((ended.transition.map(|it| shown(&it)), ended.probe), (text(cause), true));
-    assert_eq!(monitor.health(), Health::Down { since: UnixMillis(50) });
+    assert_eq!(monitor.health(), Health::Down { since: UnixMillis(50), cause: Cause::WindowEnded });
     let back = monitor.observe(Signal::Succeeded, UnixMillis(51)).map(|it| shown(&it));
-    assert_eq!(back, text("down to up: 1 successes in a row"));
+    assert_eq!(back, text("down to up: a success"));
 }
 
 #[test]
