@@ -9,9 +9,18 @@
 )]
 
 mod admin;
+mod adopt;
+mod budget;
+mod commands;
 mod configuration;
 mod crash;
+mod damage;
+mod defaults;
+mod demo;
+mod drain;
 mod edge;
+mod emptied;
+mod full;
 mod links;
 mod load;
 mod outage;
