@@ -292,7 +292,9 @@ fn print(report: &deliver::Report) {
             journal.beyond.count.to_string(),
         ]);
     }
-    table.print();
+    if !report.journals.is_empty() {
+        table.print();
+    }
     for journal in &report.journals {
         for (what, ranges) in
             [("missing", &journal.missing), ("doubled", &journal.doubled), ("beyond", &journal.beyond)]

@@ -474,20 +474,16 @@ impl Refused {
     }
 }
 
-/// Everything on disk folded into one table, with what its snapshot says beside it.
-fn fold(folder: &Path) -> Result<(builder::Finished, snapshot::Meta), Failure> {
+/// Everything on disk folded into one table, with what its snapshot says beside it; nothing where there
+/// is no usable snapshot, and why each that is there is none.
+fn fold(folder: &Path) -> Result<Result<(builder::Finished, snapshot::Meta), Vec<snapshot::Fault>>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of("cannot read the edge's links", error);
     let namespaces = Namespaces::default();
     let recovered = snapshot::load(folder, &namespaces).map_err(|error| failed(&error))?;
+    let Some(loaded) = recovered.loaded else { return Ok(Err(recovered.faults)) };
     for fault in &recovered.faults {
-        output::note(fault);
+        output::note(chain(fault));
     }
-    let Some(loaded) = recovered.loaded else {
-        return Err(Failure::Other(format!(
-            "there is no usable snapshot of links in {}; an edge writes one when it first loads its links",
-            folder.display()
-        )));
-    };
     let mut changes = Vec::new();
     log::replay(folder, loaded.generation, &mut |record| {
         if let (Ok(entry), Ok(namespace)) =
@@ -511,12 +507,19 @@ fn fold(folder: &Path) -> Result<(builder::Finished, snapshot::Meta), Failure> {
     };
     let finished =
         builder::fold(links, namespaces, settings, clock::now()).map_err(|error| failed(&error))?;
-    Ok((finished, loaded.meta))
+    Ok(Ok((finished, loaded.meta)))
 }
 
 fn export_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let config = serve::load(&file.configured.config)?;
-    let (finished, meta) = fold(&config.data.join("links"))?;
+    let folder = config.data.join("links");
+    let (finished, meta) = fold(&folder)?.map_err(|faults| {
+        faults.iter().for_each(|fault| output::note(chain(fault)));
+        Failure::Other(format!(
+            "there is no usable snapshot of links in {}; an edge writes one when it first loads its links",
+            folder.display()
+        ))
+    })?;
     let tried = format!("cannot write {}", file.file.display());
     let scratch = Scratch::beside(&file.file).map_err(|error| Failure::of(&tried, &error))?;
     let written = snapshot::write(&scratch.0, 1, &finished.table, &meta)
@@ -542,7 +545,10 @@ fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let scratch = Scratch::beside(&folder.join("import")).map_err(|error| Failure::of(&tried, &error))?;
     std::fs::copy(&file.file, scratch.0.join(snapshot::file_name(1)))
         .map_err(|error| Failure::of(&tried, &error))?;
-    let (finished, meta) = fold(&scratch.0)?;
+    let (finished, meta) = fold(&scratch.0)?.map_err(|faults| {
+        let reason = faults.first().map_or_else(String::new, |fault| format!(": {}", chain(&fault.reason)));
+        Failure::Other(format!("{tried}: `holdfast links snapshot export` did not write it{reason}"))
+    })?;
     let generation = snapshot::newest_generation(&folder).map_err(|error| Failure::of(&tried, &error))? + 1;
     snapshot::write(&folder, generation, &finished.table, &meta)
         .map_err(|error| Failure::of(&tried, &error))?;

@@ -20,7 +20,7 @@ use crate::resolve::look_ups;
 use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
 use super::reader::{Section, parse_address};
-use super::units::{Share, show_size};
+use super::units::{Share, show_size, show_span};
 
 /// `[listen]`: where requests come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,12 @@ impl Listen {
             drain_max: s.span("drain_max", "30s", "1s"..="1h"),
         };
         if listen.drain_max < listen.drain_min {
-            s.fault("drain_max", "found less than drain_min", "allowed: drain_min or more");
+            let (found, least) = (show_span(listen.drain_max), show_span(listen.drain_min));
+            s.fault(
+                "drain_max",
+                format!("found {found}"),
+                format!("allowed: drain_min, which is {least}, or more"),
+            );
         }
         listen
     }
@@ -203,8 +208,12 @@ impl Journal {
             );
         }
         if store.pace > recorder.wait_max {
-            let advice = "allowed: at most wait_ms_max, or no answer is synced";
-            s.fault("pace", "found more than wait_ms_max", advice);
+            let (found, most) = (show_span(store.pace), recorder.wait_max.as_millis());
+            s.fault(
+                "pace",
+                format!("found {found}"),
+                format!("allowed: at most wait_ms_max, which is {most}ms, or no answer is synced"),
+            );
         }
         Self { store, recorder, site_share: s.share("site_share", "50%", "1%"..="100%") }
     }

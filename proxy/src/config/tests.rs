@@ -431,9 +431,9 @@ fn settings_that_contradict_each_other() {
     check(
         "[listen]\ndrain_min = '31s'\n[journal]\nsegment = '1GiB'\nbytes_max = '1GiB'\npace = '50ms'\nwait_ms_max = 20",
         &[
-            "1: listen.drain_max: found less than drain_min; allowed: drain_min or more",
+            "1: listen.drain_max: found 30s; allowed: drain_min, which is 31s, or more",
             "5: journal.bytes_max: found 1GiB, which is too little for the segments; allowed: at least 4GiB, which is segment × (spare_segments + 2)",
-            "6: journal.pace: found more than wait_ms_max; allowed: at most wait_ms_max, or no answer is synced",
+            "6: journal.pace: found 50ms; allowed: at most wait_ms_max, which is 20ms, or no answer is synced",
         ],
     );
 }

@@ -176,11 +176,11 @@ impl fmt::Display for Standing {
             Self::CursorAhead { journal, cursor, end } => write!(
                 f,
                 "the database has journal {journal} up to sequence {cursor}, but it ends at {end}: its disk was \
-                 swapped or restored; restart for a new journal, `holdfast deliver adopt` settles this one"
+                 swapped or restored; restart for a new journal, `holdfast deliver adopt --from now` settles this one"
             ),
             Self::CursorLost { journal } => write!(
                 f,
-                "the database has lost its cursor of journal {journal}: say with `holdfast deliver adopt` where to go on"
+                "the database has lost its cursor of journal {journal}: say where to go on with `holdfast deliver adopt --from oldest|now|SEQUENCE`"
             ),
             Self::Unreadable { journal, error } => write!(f, "journal {journal} can't be read: {error}"),
         }

@@ -122,6 +122,11 @@ fn advice_names_only_what_there_is() {
     assert!(!refused.contains("--takeover"), "the command has no such flag: {refused}");
 
     let other = Edge::prepare(&configuration(SITE), LINKS);
+    let output = other.run(&["links", "snapshot", "import", "import.csv"]);
+    let refused = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{refused}");
+    assert!(refused.contains("import.csv") && refused.contains("links snapshot export"), "{refused}");
+    assert!(!refused.contains(".part"), "nobody knows that file: {refused}");
     std::fs::remove_file(other.database()).unwrap();
     let output = other.run(&["links", "import", "import.csv"]);
     let said = said(&output);

@@ -84,7 +84,7 @@ fn damage_is_named_exactly_and_everything_else_is_delivered() {
     assert_eq!(edge.status()["journal"]["gap_events"], 1);
     let screen = edge.tell(&["status"]);
     assert!(screen.contains("DAMAGE") && screen.contains("1 event lost"), "{screen}");
-    assert!(edge.log().contains("an older journal is damaged"), "{}", edge.log());
+    wait_for("the log to say so", || edge.log().contains("an older journal is damaged").then_some(()));
 
     edge.tell(&["window", "end"]);
     edge.wait_count("select count(*) from hits", 100);
