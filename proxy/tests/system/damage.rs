@@ -120,6 +120,43 @@ fn damage_over_many_records_loses_those_and_no_others() {
 }
 
 #[test]
+fn damage_in_a_compressed_segment_loses_one_block_and_is_counted_to_the_event() {
+    const CLICKS: u64 = 600;
+    let mut edge = Edge::with(&configuration(SITE), LINKS);
+    edge.tell(&["window", "begin", "--until", "1d"]);
+    let mut client = Client::connect(edge.http).unwrap();
+    for id in 1..=CLICKS {
+        assert_eq!(client.get("click.test", &format!("/c/a?id={id}.")).unwrap().status, 302);
+    }
+    // A click that comes alone takes a block of the disk, so a segment of 1 MiB is full by now.
+    wait_for("a segment to be compressed", || (!segments(&edge, "zlog").is_empty()).then_some(()));
+    edge.stop();
+    let mut sealed = segments(&edge, "zlog");
+    sealed.sort();
+    let mut bytes = fs::read(&sealed[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    fs::write(&sealed[0], bytes).unwrap();
+
+    let verify = edge.run(&["journal", "verify", "--json"]);
+    assert_eq!(verify.status.code(), Some(3));
+    let findings = String::from_utf8(verify.stdout).unwrap();
+    assert!(findings.contains(sealed[0].file_name().unwrap().to_str().unwrap()), "{findings}");
+    let kept = edge.ok(&["journal", "dump"]).lines().count() as u64;
+    let lost = CLICKS - kept;
+    assert!((1..CLICKS / 2).contains(&lost), "{lost} of {CLICKS}: {findings}");
+
+    edge.start();
+    edge.tell(&["window", "end"]);
+    edge.wait_count("select count(*) from hits", i64::try_from(kept).unwrap());
+    let report = json(&edge.ok(&["reconcile", "--json"]));
+    assert_eq!((&report["quarantined"], &report["missing"]), (&lost.into(), &0.into()), "{report}");
+    wait_for("the lost events to be counted", || {
+        (edge.metric("holdfast_missing_events_total", "") == lost as f64).then_some(())
+    });
+}
+
+#[test]
 fn a_journal_without_a_readable_header_is_not_shown_as_of_1970() {
     let mut edge = stopped_with(3);
     for path in segments(&edge, "log") {
