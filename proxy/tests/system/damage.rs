@@ -154,6 +154,7 @@ fn damage_in_a_compressed_segment_loses_one_block_and_is_counted_to_the_event() 
     wait_for("the lost events to be counted", || {
         (edge.metric("holdfast_missing_events_total", "") == lost as f64).then_some(())
     });
+    assert_eq!(edge.metric("holdfast_journal_gap_events", ""), lost as f64);
 }
 
 #[test]
