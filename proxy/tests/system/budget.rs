@@ -9,8 +9,7 @@ fn assert_sums(edge: &Edge) {
     let sum = |name: &str, labels: &str| edge.metric(name, labels);
     wait_for("the sum of promise 7", || {
         let without_record = sum("holdfast_requests_total", "") - sum("holdfast_appended_events_total", "");
-        let counted =
-            sum("holdfast_answers_total", "class=\"waived\"") + sum("holdfast_unrecorded_events_total", "");
+        let counted = sum("holdfast_waived_events_total", "") + sum("holdfast_unrecorded_events_total", "");
         (without_record == counted).then_some(())
     });
 }
