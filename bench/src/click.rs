@@ -1,23 +1,22 @@
 //! Scenario `click`: keep-alive clicks on known links, each competitor in turn on the same core.
 //!
 //! What is compared is CPU time per request, from the operating system's own accounting. All
-//! competitors are up during the whole run, idle while another is measured.
+//! competitors are up during the whole run, idle while another is measured. Rounds are short and many,
+//! and competitors are compared within a round: a noisy machine's neighbours change from one to the next.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::campaign::{Campaign, Targets};
-use crate::edge::{self, Edge, Mode};
+use crate::competitor::{Name, QUIET_PATIENCE, Setup};
+use crate::edge::Mode;
 use crate::failure::{Failure, Result};
-use crate::nginx::Nginx;
-use crate::probe::wait_for_redirect;
-use crate::process::{CpuTimes, Running, SERVER};
+use crate::process::{CpuTimes, Running};
 use crate::report::{Spread, Table, append_csv, micros, write_markdown};
 use crate::wrk::{Load, Wrk};
 
@@ -27,10 +26,10 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1_000_000)]
     links: u64,
     /// How long each round of each competitor lasts
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// How often each competitor has its turn
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 9)]
     rounds: u64,
     /// Keep-alive connections
     #[arg(long, default_value_t = 64)]
@@ -55,26 +54,6 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Name {
-    /// The responder that does no work
-    Floor,
-    /// Holdfast
-    Holdfast,
-    /// nginx with a map and a buffered log
-    Nginx,
-}
-
-impl Name {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Floor => "floor",
-            Self::Holdfast => "holdfast",
-            Self::Nginx => "nginx",
-        }
-    }
-}
-
 struct Competitor {
     name: Name,
     address: SocketAddr,
@@ -83,8 +62,8 @@ struct Competitor {
 }
 
 /// What one competitor did in one round.
-struct Round {
-    load: Load,
+pub(crate) struct Round {
+    pub(crate) load: Load,
     /// While the load lasted.
     under_load: CpuTimes,
     /// From the load's begin until everything that it left to do was done.
@@ -94,11 +73,7 @@ struct Round {
 
 /// Threads that work behind the answers: delivery, compression, snapshots.
 const BACKGROUND: &[&str] = &["journal-mill", "mill", "sink"];
-const WARM_UP_S: u64 = 2;
-/// nginx takes ten seconds to build a map of a million links.
-const START_PATIENCE: Duration = Duration::from_secs(300);
-/// Delivery of a round's clicks.
-const QUIET_PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const WARM_UP_S: u64 = 2;
 
 const CSV_HEADER: &str = "mode,links,targets,connections,competitor,round,requests,seconds,requests_per_second,\
     user_us,system_us,answering_us,all_us,busy,client_busy,p50_us,p99_us,resident_bytes";
@@ -109,26 +84,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&scratch).map_err(Failure::at(format!("cannot make {}", scratch.display())))?;
     let wrk = Wrk::new(&scratch, &campaign, arguments.connections)?;
 
+    let setup = Setup {
+        campaign,
+        mode: arguments.mode,
+        holdfast: arguments.holdfast.as_deref(),
+        scratch: scratch.clone(),
+    };
+
     let mut competitors = Vec::new();
     for (&name, port) in arguments.competitors.iter().zip((18_080..).step_by(10)) {
-        if name == Name::Nginx && !Nginx::is_installed() {
-            println!("nginx is not installed (Debian's package nginx-light): left out");
+        if !name.is_available() {
             continue;
         }
-        println!("starting {}", name.label());
-        competitors.push(start(
-            name,
-            arguments,
-            &campaign,
-            &scratch,
-            SocketAddr::from(([127, 0, 0, 1], port)),
-        )?);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let running = setup.start(name, address)?;
+        competitors.push(Competitor { name, address, running, rounds: Vec::new() });
     }
     for round in 0..=arguments.rounds {
         for competitor in &mut competitors {
             let seconds = if round == 0 { WARM_UP_S } else { arguments.seconds };
             println!("round {round} of {}: {} for {seconds} s", arguments.rounds, competitor.name.label());
-            let measured = measure(competitor, &wrk, seconds, round)?;
+            let Competitor { address, running, .. } = &mut *competitor;
+            let measured = measure(running, *address, &wrk, seconds, round)?;
             if round > 0 {
                 append_csv(
                     &arguments.out,
@@ -145,44 +122,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
 }
 
-fn start(
-    name: Name,
-    arguments: &Arguments,
-    campaign: &Campaign,
-    scratch: &std::path::Path,
+/// Loads one server and waits until it is quiet, so that the next one is measured alone.
+pub(crate) fn measure(
+    running: &mut Running,
     address: SocketAddr,
-) -> Result<Competitor> {
-    let mut running = match name {
-        Name::Floor => {
-            let own = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
-            let mut command = Command::new(own);
-            command.args(["floor", "--listen", &address.to_string()]).stdin(Stdio::null());
-            Running::start(&mut command, SERVER)?
-        }
-        Name::Holdfast => {
-            let binary = edge::binary(arguments.holdfast.as_deref())?;
-            Edge::prepare(&binary, &scratch.join("holdfast"), campaign, arguments.mode, address)?
-                .start(SERVER)?
-        }
-        Name::Nginx => Nginx::prepare(&scratch.join("nginx"), campaign, address)?.start(SERVER)?,
-    };
-    // The floor has one answer for all, which is that of the first link.
-    let last = if name == Name::Floor { 0 } else { campaign.links - 1 };
-    for i in [0, last] {
-        wait_for_redirect(&mut running, address, campaign, i, START_PATIENCE)?;
-    }
+    wrk: &Wrk,
+    seconds: u64,
+    seed: u64,
+) -> Result<Round> {
+    let before = running.cpu()?;
+    let load = wrk.run(address, seconds, seed)?;
+    let under_load = running.cpu()?.since(&before);
+    running.still_runs()?;
     running.wait_until_quiet(QUIET_PATIENCE)?;
-    Ok(Competitor { name, address, running, rounds: Vec::new() })
-}
-
-fn measure(competitor: &mut Competitor, wrk: &Wrk, seconds: u64, seed: u64) -> Result<Round> {
-    let before = competitor.running.cpu()?;
-    let load = wrk.run(competitor.address, seconds, seed)?;
-    let under_load = competitor.running.cpu()?.since(&before);
-    competitor.running.still_runs()?;
-    competitor.running.wait_until_quiet(QUIET_PATIENCE)?;
-    let until_quiet = competitor.running.cpu()?.since(&before).total();
-    let resident_bytes = competitor.running.memory()?.resident_bytes;
+    let until_quiet = running.cpu()?.since(&before).total();
+    let resident_bytes = running.memory()?.resident_bytes;
     Ok(Round { load, under_load, until_quiet, resident_bytes })
 }
 
@@ -192,18 +146,18 @@ impl Round {
     }
 
     /// CPU per request without the threads that work behind the answers.
-    fn answering_us(&self) -> f64 {
+    pub(crate) fn answering_us(&self) -> f64 {
         let background = |name: &str| BACKGROUND.iter().any(|prefix| name.starts_with(prefix));
         let behind: Duration =
             self.under_load.threads.iter().filter(|(name, _)| background(name)).map(|(_, &time)| time).sum();
         self.per_request_us(self.under_load.total().saturating_sub(behind))
     }
 
-    fn requests_per_second(&self) -> f64 {
+    pub(crate) fn requests_per_second(&self) -> f64 {
         self.load.requests as f64 / self.load.span.as_secs_f64()
     }
 
-    fn busy(&self) -> f64 {
+    pub(crate) fn busy(&self) -> f64 {
         self.under_load.total().as_secs_f64() / self.load.span.as_secs_f64()
     }
 }
@@ -232,33 +186,32 @@ fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> S
     )
 }
 
+/// How often `yardstick` does what `rounds` do, each round beside the one of the same number.
+pub(crate) fn ratio(rounds: &[Round], yardstick: &[Round]) -> Spread {
+    let pairs = rounds.iter().zip(yardstick);
+    Spread::of(pairs.map(|(round, beside)| round.answering_us() / beside.answering_us()))
+}
+
 fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
-    let spread = |of: &Competitor, figure: &dyn Fn(&Round) -> f64| Spread::of(of.rounds.iter().map(figure));
-    let floor = competitors.iter().find(|competitor| competitor.name == Name::Floor);
-    let floor_us = floor.map(|floor| spread(floor, &Round::answering_us).median);
-    let mut table = Table::new(&[
-        "",
-        "CPU per click, µs",
-        "user",
-        "system",
-        "× floor",
-        "with delivery, µs",
-        "clicks/s",
-        "core busy",
-        "client busy",
-        "p50, ms",
-        "p99, ms",
-        "resident, MiB",
-    ]);
+    let yardsticks: Vec<&Competitor> = [Name::Floor, Name::Nginx]
+        .iter()
+        .filter_map(|&name| competitors.iter().find(|competitor| competitor.name == name))
+        .collect();
+    let mut columns = vec!["".to_owned(), "CPU per click, µs".to_owned()];
+    columns.extend(yardsticks.iter().map(|yardstick| format!("× {}", yardstick.name.label())));
+    let others = ["user", "system", "with delivery, µs", "clicks/s", "core busy", "client busy"];
+    columns.extend(others.map(str::to_owned));
+    columns.extend(["p50, ms", "p99, ms", "resident, MiB"].map(str::to_owned));
+    let mut table = Table::new(&columns);
     for competitor in competitors {
-        let figure = |pick: &dyn Fn(&Round) -> f64| spread(competitor, pick);
-        let answering = figure(&Round::answering_us);
-        table.row(&[
-            competitor.name.label().to_owned(),
-            answering.text(2),
+        let figure = |pick: &dyn Fn(&Round) -> f64| Spread::of(competitor.rounds.iter().map(pick));
+        let mut cells = vec![competitor.name.label().to_owned(), figure(&Round::answering_us).text(2)];
+        cells.extend(
+            yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds).text(2)),
+        );
+        cells.extend([
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.user)).median),
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.system)).median),
-            floor_us.map_or_else(String::new, |floor_us| format!("{:.2}", answering.median / floor_us)),
             format!("{:.2}", figure(&|round| round.per_request_us(round.until_quiet)).median),
             figure(&Round::requests_per_second).text(0),
             format!("{:.0} %", figure(&Round::busy).median * 100.0),
@@ -267,16 +220,20 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
             format!("{:.2}", figure(&|round| micros(round.load.p99) / 1e3).median),
             format!("{:.0}", figure(&|round| round.resident_bytes as f64).median / f64::from(1 << 20)),
         ]);
+        table.row(&cells);
     }
     let mut body = table.text().to_owned();
     body.push_str(&by_thread(competitors));
     let mode = arguments.mode.label();
     let method = format!(
-        "{} links with {} targets, journal in `{mode}` mode, {} keep-alive connections, {} rounds of {} s in turn; \
-         server and wrk on one core each. Medians, in brackets the least and the most. \"CPU per click\" is user and \
-         system time of all threads but those that deliver and compress behind the answers; \"with delivery\" is \
-         everything until the process is quiet again. User and system are of all threads under load. Where the \
-         client is busier than the server's core, it limits the rate, and only CPU per click compares.",
+        "{} links with {} targets, journal in `{mode}` mode, {} keep-alive connections, {} rounds of {} s in turn, \
+         each begun when the one before it is quiet; server and wrk on one core each. Medians, in brackets the \
+         least and the most. \"CPU per click\" is user and system time of all threads but those that deliver and \
+         compress behind the answers; \"with delivery\" is everything until the process is quiet again. A column \
+         with × is the median of each round's ratio to the other's figure of the same round, measured seconds \
+         apart: what the machine's neighbours take in one round both pay, so trust ratios before microseconds. \
+         User and system are of all threads under load. Where the client is busier than the server's core, it \
+         limits the rate, and only CPU per click compares.",
         arguments.links,
         arguments.targets.label(),
         arguments.connections,

@@ -101,7 +101,8 @@ impl Edge {
     }
 }
 
-/// One data thread, the admin listener on the next port, everything else as it is by default.
+/// One data thread, the admin listener on the next port, no caps on connections, for all come from one
+/// source; everything else as it is by default.
 fn configuration(mode: Mode, address: SocketAddr) -> String {
     let mode = mode.label();
     let admin = SocketAddr::new(address.ip(), address.port() + 1);
@@ -122,6 +123,10 @@ mode = \"{mode}\"
 
 [admin]
 listen = \"{admin}\"
+
+[limits]
+connections_max = 1000000
+connections_per_source = 1000000
 
 [[site]]
 name = \"bench\"

@@ -6,6 +6,7 @@
 
 mod campaign;
 mod click;
+mod competitor;
 mod edge;
 mod failure;
 mod floor;

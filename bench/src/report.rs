@@ -51,7 +51,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(columns: &[&str]) -> Self {
+    pub(crate) fn new(columns: &[impl AsRef<str>]) -> Self {
         let mut table = Self { text: String::new() };
         table.row(columns);
         table.row(&vec!["---"; columns.len()]);

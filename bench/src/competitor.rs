@@ -1,0 +1,98 @@
+//! Who is measured: the floor, Holdfast and nginx, each started in the same way by every scenario.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::campaign::Campaign;
+use crate::edge::{self, Edge, Mode};
+use crate::failure::{Failure, Result};
+use crate::nginx::Nginx;
+use crate::probe::wait_for_redirect;
+use crate::process::{Running, SERVER};
+
+/// nginx takes ten seconds to build a map of a million links.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+/// What a load left to do behind the answers.
+pub(crate) const QUIET_PATIENCE: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Name {
+    /// The responder that does no work
+    Floor,
+    /// Holdfast
+    Holdfast,
+    /// nginx with a map and a buffered log
+    Nginx,
+}
+
+impl Name {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Holdfast => "holdfast",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// Whether it can take part; says so when it can't.
+    pub(crate) fn is_available(self) -> bool {
+        let available = self != Self::Nginx || Nginx::is_installed();
+        if !available {
+            println!("nginx is not installed (Debian's package nginx-light): left out");
+        }
+        available
+    }
+}
+
+/// What all competitors of a run are started with.
+pub(crate) struct Setup<'a> {
+    pub(crate) campaign: Campaign,
+    pub(crate) mode: Mode,
+    /// The Holdfast to measure; without it the workspace's is built.
+    pub(crate) holdfast: Option<&'a Path>,
+    pub(crate) scratch: PathBuf,
+}
+
+impl Setup<'_> {
+    /// Starts it on the servers' core and waits until it redirects and is quiet.
+    pub(crate) fn start(&self, name: Name, address: SocketAddr) -> Result<Running> {
+        println!("starting {}", name.label());
+        let folder = self.scratch.join(name.label());
+        let running = match name {
+            Name::Floor => floor(address)?,
+            Name::Holdfast => {
+                let binary = edge::binary(self.holdfast)?;
+                Edge::prepare(&binary, &folder, &self.campaign, self.mode, address)?.start(SERVER)?
+            }
+            Name::Nginx => Nginx::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
+        };
+        // The floor has one answer for all, which is that of the first link.
+        let last = if name == Name::Floor { 0 } else { self.campaign.links - 1 };
+        wait_until_ready(running, address, &self.campaign, last)
+    }
+}
+
+fn floor(address: SocketAddr) -> Result<Running> {
+    let own = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
+    let mut command = Command::new(own);
+    command.args(["floor", "--listen", &address.to_string()]).stdin(Stdio::null());
+    Running::start(&mut command, SERVER)
+}
+
+/// Waits until the first link and link `last` are redirected and nothing is left to do.
+pub(crate) fn wait_until_ready(
+    mut running: Running,
+    address: SocketAddr,
+    campaign: &Campaign,
+    last: u64,
+) -> Result<Running> {
+    for i in [0, last] {
+        wait_for_redirect(&mut running, address, campaign, i, START_PATIENCE)?;
+    }
+    running.wait_until_quiet(QUIET_PATIENCE)?;
+    Ok(running)
+}
