@@ -206,9 +206,7 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
     for competitor in competitors {
         let figure = |pick: &dyn Fn(&Round) -> f64| Spread::of(competitor.rounds.iter().map(pick));
         let mut cells = vec![competitor.name.label().to_owned(), figure(&Round::answering_us).text(2)];
-        cells.extend(
-            yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds).text(2)),
-        );
+        cells.extend(yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds).text(2)));
         cells.extend([
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.user)).median),
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.system)).median),

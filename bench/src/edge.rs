@@ -1,6 +1,7 @@
 //! One Holdfast in a scratch folder: initialised, filled with a campaign, started and stopped.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::admin::Admin;
 use crate::campaign::{Campaign, NAMESPACE, PREFIX};
 use crate::failure::{Failure, Result};
 use crate::probe::wait_for_redirect;
@@ -59,11 +61,16 @@ impl Edge {
 
         let csv = folder.join("links.csv");
         campaign.write_csv(&csv).map_err(Failure::at(format!("cannot write {}", csv.display())))?;
-        let mut import = Command::new(binary);
-        import.args(["links", "import"]).arg(&csv).arg("--config").arg(edge.configuration());
-        output(&mut import, Cores::All)?;
+        edge.import(&csv)?;
         fs::remove_file(&csv).map_err(Failure::at(format!("cannot remove {}", csv.display())))?;
         Ok(edge)
+    }
+
+    /// Brings the links of `csv` into the database.
+    pub(crate) fn import(&self, csv: &Path) -> Result<()> {
+        let mut import = Command::new(&self.binary);
+        import.args(["links", "import"]).arg(csv).arg("--config").arg(self.configuration());
+        output(&mut import, Cores::All).map(|_| ())
     }
 
     pub(crate) fn start(&self, cores: Cores) -> Result<Running> {
@@ -96,6 +103,17 @@ impl Edge {
         move_away().map_err(Failure::at("cannot move the database away"))
     }
 
+    /// Adds tables that the configuration does not have yet; they count from the next start on.
+    pub(crate) fn add_settings(&self, tables: &str) -> Result<()> {
+        let file = self.configuration();
+        let add = || OpenOptions::new().append(true).open(&file)?.write_all(tables.as_bytes());
+        add().map_err(Failure::at(format!("cannot write {}", file.display())))
+    }
+
+    pub(crate) fn admin(&self) -> Admin {
+        admin(self.address)
+    }
+
     fn configuration(&self) -> PathBuf {
         self.folder.join("holdfast.toml")
     }
@@ -105,7 +123,7 @@ impl Edge {
 /// source; everything else as it is by default.
 fn configuration(mode: Mode, address: SocketAddr) -> String {
     let mode = mode.label();
-    let admin = SocketAddr::new(address.ip(), address.port() + 1);
+    let admin = admin(address).address;
     format!(
         "\
 edge = \"bench\"
@@ -138,6 +156,11 @@ path = \"{PREFIX}{{token}}\"
 kind = \"click\"
 "
     )
+}
+
+/// The admin listener of the edge that answers at `address`.
+pub(crate) fn admin(address: SocketAddr) -> Admin {
+    Admin { address: SocketAddr::new(address.ip(), address.port() + 1) }
 }
 
 /// The release binary at `given`, or the one of this workspace, built first.

@@ -4,19 +4,26 @@
 #![expect(clippy::disallowed_methods, reason = "to measure is to read the clock")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its purpose")]
 
+mod admin;
 mod campaign;
 mod click;
 mod competitor;
+mod deliver;
 mod edge;
 mod failure;
 mod floor;
+mod growth;
+mod idle;
 mod machine;
 mod memory;
 mod nginx;
+mod open_loop;
 mod probe;
 mod process;
+mod rate;
 mod report;
 mod start;
+mod swap;
 mod wrk;
 
 use std::error::Error;
@@ -40,6 +47,16 @@ enum Scenario {
     Start(start::Arguments),
     /// Memory per link
     Memory(memory::Arguments),
+    /// Delivery into SQLite beside the sqlite3 shell's .import of the same rows
+    Deliver(deliver::Arguments),
+    /// Memory per idle keep-alive connection
+    Idle(idle::Arguments),
+    /// Latency at a fixed rate, counted from when each click was to be sent
+    Rate(rate::Arguments),
+    /// A new table of links under load: failed clicks and latency around the swap
+    Swap(swap::Arguments),
+    /// CPU per click with more links and with more connections
+    Growth(growth::Arguments),
     /// Run the responder that does no work, to be measured by hand
     #[command(hide = true)]
     Floor {
@@ -54,6 +71,11 @@ fn main() -> ExitCode {
         Scenario::Click(arguments) => click::run(&arguments),
         Scenario::Start(arguments) => start::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
+        Scenario::Deliver(arguments) => deliver::run(&arguments),
+        Scenario::Idle(arguments) => idle::run(&arguments),
+        Scenario::Rate(arguments) => rate::run(&arguments),
+        Scenario::Swap(arguments) => swap::run(&arguments),
+        Scenario::Growth(arguments) => growth::run(&arguments),
         Scenario::Floor { listen } => floor::serve(listen),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };

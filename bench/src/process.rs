@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::failure::{Failure, Result};
@@ -34,11 +34,7 @@ impl Running {
     /// Starts `command` on `cores`; its threads and children stay there.
     pub(crate) fn start(command: &mut Command, cores: Cores) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut spawn = || command.spawn().map_err(Failure::at(format!("cannot start {name}")));
-        let child = match cores {
-            Cores::All => spawn()?,
-            Cores::One(core) => pinned(core, spawn)?,
-        };
+        let child = on(cores, || command.spawn().map_err(Failure::at(format!("cannot start {name}"))))?;
         Ok(Self { name, child })
     }
 
@@ -238,20 +234,35 @@ pub(crate) fn installed(program: &str) -> bool {
     std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
 }
 
-fn ended_well(name: &str, status: ExitStatus) -> Result<()> {
+pub(crate) fn ended_well(name: &str, status: ExitStatus) -> Result<()> {
     if status.success() { Ok(()) } else { Err(Failure::new(format!("{name} ended: {status}"))) }
 }
 
-/// Runs `start` with this thread on one core, which what it starts inherits.
-fn pinned<T>(core: usize, start: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `work` with this thread on `cores`, which what it starts inherits.
+pub(crate) fn on<T>(cores: Cores, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Cores::One(core) = cores else { return work() };
     let failure = |error: rustix::io::Errno| Failure::at(format!("cannot pin to core {core}"))(error.into());
     let before = sched_getaffinity(None).map_err(failure)?;
     let mut only = CpuSet::new();
     only.set(core);
     sched_setaffinity(None, &only).map_err(failure)?;
-    let started = start();
+    let outcome = work();
     sched_setaffinity(None, &before).map_err(failure)?;
-    started
+    outcome
+}
+
+/// Lets this process and what it starts have `wanted` open files, if the system allows it.
+pub(crate) fn allow_open_files(wanted: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).map_err(|error| {
+        Failure::at(format!("{wanted} open files are not allowed; raise the limit with ulimit -n"))(
+            error.into(),
+        )
+    })
 }
 
 fn children(pid: u32) -> Vec<u32> {

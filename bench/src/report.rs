@@ -40,6 +40,25 @@ impl Spread {
     }
 }
 
+/// Spans in order, to ask for quantiles.
+pub(crate) struct Latencies {
+    sorted: Vec<Duration>,
+}
+
+impl Latencies {
+    pub(crate) fn of(spans: impl IntoIterator<Item = Duration>) -> Self {
+        let mut sorted: Vec<Duration> = spans.into_iter().collect();
+        sorted.sort_unstable();
+        Self { sorted }
+    }
+
+    /// The least span that `share` of all do not exceed, in microseconds; 1 asks for the longest.
+    pub(crate) fn us(&self, share: f64) -> f64 {
+        let rank = (self.sorted.len() as f64 * share).ceil() as usize;
+        self.sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |&span| micros(span))
+    }
+}
+
 /// Microseconds with their fraction.
 pub(crate) fn micros(span: Duration) -> f64 {
     span.as_secs_f64() * 1e6
@@ -105,6 +124,13 @@ mod tests {
     fn the_median_of_an_even_number_lies_between() {
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, least: 1.0, most: 4.0 });
         assert_eq!(Spread::of([3.0, 1.0, 2.0]).text(1), "2.0 (1.0–3.0)");
+    }
+
+    #[test]
+    fn quantiles_are_spans_that_were_measured() {
+        let latencies = Latencies::of((1..=100).rev().map(Duration::from_micros));
+        assert_eq!([0.5, 0.99, 0.999, 1.0].map(|share| latencies.us(share)), [50.0, 99.0, 100.0, 100.0]);
+        assert!(Latencies::of([]).us(0.5).is_nan());
     }
 
     #[test]

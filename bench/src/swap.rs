@@ -1,0 +1,329 @@
+//! Scenario `swap`: a new table of links is built and put in place of the old one while clicks go on.
+//!
+//! Two ways, in turn: all links are loaded from the database anew, as after a window, and changed links
+//! are folded into the table, as when a campaign is imported over an older one.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::admin::Admin;
+use crate::campaign::{Campaign, NAMESPACE, Targets};
+use crate::competitor::wait_until_ready;
+use crate::edge::{self, Edge, Mode};
+use crate::failure::{Failure, Result};
+use crate::open_loop::{self, LATE, Outcome, Plan, Sample};
+use crate::process::{Running, SERVER, on};
+use crate::report::{Latencies, Table, append_csv, write_markdown};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How many links the table has
+    #[arg(long, default_value_t = 1_000_000)]
+    links: u64,
+    /// How often the table is swapped in each way
+    #[arg(long, default_value_t = 3)]
+    swaps: u32,
+    /// How long it is left alone before the first swap, between two, and after the last
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Clicks per second
+    #[arg(long, default_value_t = 5_000)]
+    per_second: u64,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// The journal's mode
+    #[arg(long, value_enum, default_value_t = Mode::Power)]
+    mode: Mode,
+    /// The Holdfast to measure; without it the workspace's is built
+    #[arg(long)]
+    holdfast: Option<PathBuf>,
+    /// Where databases and journals are kept during the run; should be on a real disk
+    #[arg(long, default_value = "target/bench")]
+    scratch: PathBuf,
+    /// Where the results go
+    #[arg(long, default_value = "docs/performance")]
+    out: PathBuf,
+}
+
+/// What makes a new table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Load,
+    Fold,
+}
+
+impl Way {
+    const ALL: [Self; 2] = [Self::Load, Self::Fold];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Fold => "fold",
+        }
+    }
+}
+
+/// From what set it off until the new table was seen.
+struct Swap {
+    way: Way,
+    begin: Instant,
+    end: Instant,
+}
+
+/// `links.overlay_max`, and how many links an import changes so that they are folded.
+const OVERLAY_MAX: u64 = 1000;
+const CHANGED: u64 = 2 * OVERLAY_MAX;
+/// The edge must have seen a window to load all links after it.
+const WINDOW: Duration = Duration::from_secs(1);
+/// What follows a swap counts with it: the snapshot is written, the old table is dropped.
+const AFTERMATH: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(50);
+const SWAP_PATIENCE: Duration = Duration::from_secs(300);
+/// Nothing of the edge is warm in the first seconds.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// The client stops earlier, when all swaps are done; its memory is reckoned with this.
+const SPAN_MAX: Duration = Duration::from_secs(1800);
+const TABLE_TIME: &str = "links_table_timestamp_seconds";
+
+const CSV_HEADER: &str =
+    "mode,links,per_second,connections,what,seconds,requests,failed,p50_us,p99_us,p999_us,max_us,late_share";
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let campaign = Campaign { links: arguments.links, targets: Targets::Distinct };
+    let scratch = arguments.scratch.join(format!("swap-{}", std::process::id()));
+    let address = SocketAddr::from(([127, 0, 0, 1], 18_580));
+    let binary = edge::binary(arguments.holdfast.as_deref())?;
+    println!("preparing {} links", arguments.links);
+    let edge = Edge::prepare(&binary, &scratch.join("holdfast"), &campaign, arguments.mode, address)?;
+    edge.add_settings(&format!("\n[links]\noverlay_max = {OVERLAY_MAX}\n"))?;
+    let mut running = wait_until_ready(edge.start(SERVER)?, address, &campaign, campaign.links - 1)?;
+
+    let plan = Plan {
+        address,
+        campaign,
+        checked: true,
+        connections: arguments.connections,
+        per_second: arguments.per_second,
+        span_max: SPAN_MAX,
+        seed: 0,
+    };
+    let stop = AtomicBool::new(false);
+    let (swaps, outcome) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| open_loop::run(&plan, &stop));
+        let swaps = swap_all(arguments, &edge, &campaign, &scratch, &mut running);
+        stop.store(true, Relaxed);
+        (swaps, client.join().expect("the client does not panic"))
+    });
+    report(arguments, &swaps?, &outcome?)?;
+    drop(running);
+    fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
+}
+
+fn swap_all(
+    arguments: &Arguments,
+    edge: &Edge,
+    campaign: &Campaign,
+    scratch: &Path,
+    running: &mut Running,
+) -> Result<Vec<Swap>> {
+    let pause = Duration::from_secs(arguments.seconds);
+    let mut swaps = Vec::new();
+    sleep(WARM_UP + pause);
+    for number in 1..=arguments.swaps {
+        for way in Way::ALL {
+            let swap = match way {
+                Way::Load => load(&edge.admin()),
+                Way::Fold => fold(edge, campaign, &scratch.join("changed.csv"), number),
+            }?;
+            running.still_runs()?;
+            let span_s = (swap.end - swap.begin).as_secs_f64();
+            println!("swap {number} of {}: {} in {span_s:.1} s", arguments.swaps, way.label());
+            swaps.push(swap);
+            sleep(AFTERMATH + pause);
+        }
+    }
+    Ok(swaps)
+}
+
+/// All links anew, which the end of a window asks for.
+fn load(admin: &Admin) -> Result<Swap> {
+    admin.act("/window/begin")?;
+    sleep(WINDOW);
+    let old = admin.metrics()?.sum(TABLE_TIME)?;
+    let begin = Instant::now();
+    admin.act("/window/end")?;
+    let end = wait_for_new_table(admin, old)?;
+    Ok(Swap { way: Way::Load, begin, end })
+}
+
+/// More changed links than are kept beside the table.
+fn fold(edge: &Edge, campaign: &Campaign, csv: &Path, number: u32) -> Result<Swap> {
+    write_changed(csv, campaign, number).map_err(Failure::at(format!("cannot write {}", csv.display())))?;
+    let admin = edge.admin();
+    let old = admin.metrics()?.sum(TABLE_TIME)?;
+    let begin = Instant::now();
+    on(SERVER, || edge.import(csv))?;
+    let end = wait_for_new_table(&admin, old)?;
+    Ok(Swap { way: Way::Fold, begin, end })
+}
+
+/// The first links with the same pages and another query.
+fn write_changed(csv: &Path, campaign: &Campaign, number: u32) -> io::Result<()> {
+    let mut out = BufWriter::new(fs::File::create(csv)?);
+    writeln!(out, "namespace,token,url,campaign,append,expires_at,disabled")?;
+    for i in 0..CHANGED.min(campaign.links) {
+        let target = campaign.target(i).replace("spring-sale", &format!("sale-{number}"));
+        writeln!(out, "{NAMESPACE},{},{target},spring-sale,,,", Campaign::token(i))?;
+    }
+    out.flush()
+}
+
+fn wait_for_new_table(admin: &Admin, old: f64) -> Result<Instant> {
+    let deadline = Instant::now() + SWAP_PATIENCE;
+    loop {
+        sleep(POLL);
+        let made_at = admin.metrics()?.sum(TABLE_TIME)?;
+        let now = Instant::now();
+        if made_at > old {
+            return Ok(now);
+        }
+        if now > deadline {
+            return Err(Failure::new(format!("no new table of links after {SWAP_PATIENCE:?}")));
+        }
+    }
+}
+
+/// The clicks of one part of the run.
+struct Part {
+    what: &'static str,
+    seconds: f64,
+    requests: usize,
+    failed: usize,
+    latencies: Latencies,
+}
+
+impl Part {
+    fn of<'a>(what: &'static str, seconds: f64, samples: impl Iterator<Item = &'a Sample>) -> Self {
+        let samples: Vec<&Sample> = samples.collect();
+        Self {
+            what,
+            seconds,
+            requests: samples.len(),
+            failed: samples.iter().filter(|sample| !sample.redirected).count(),
+            latencies: Latencies::of(samples.iter().map(|sample| sample.latency)),
+        }
+    }
+}
+
+fn parts(swaps: &[Swap], outcome: &Outcome) -> Vec<Part> {
+    let spans = |way: Way| {
+        let of_way = swaps.iter().filter(move |swap| swap.way == way);
+        of_way.map(|swap| swap.begin - outcome.begin..swap.end + AFTERMATH - outcome.begin)
+    };
+    let during = |way: Way, sample: &Sample| spans(way).any(|span| span.contains(&sample.intended));
+    let mut parts: Vec<Part> = Way::ALL
+        .into_iter()
+        .map(|way| {
+            let seconds = spans(way).map(|span| (span.end - span.start).as_secs_f64()).sum();
+            Part::of(way.label(), seconds, outcome.samples.iter().filter(|sample| during(way, sample)))
+        })
+        .collect();
+    let end = outcome.samples.iter().map(|sample| sample.intended).max().unwrap_or_default();
+    let swapping: f64 = parts.iter().map(|part| part.seconds).sum();
+    let steady = outcome
+        .samples
+        .iter()
+        .filter(|sample| sample.intended >= WARM_UP && !Way::ALL.into_iter().any(|way| during(way, sample)));
+    let seconds = end.saturating_sub(WARM_UP).as_secs_f64() - swapping;
+    parts.insert(0, Part::of("steady", seconds, steady));
+    parts
+}
+
+fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()> {
+    let parts = parts(swaps, outcome);
+    let steady_p99_us = parts[0].latencies.us(0.99);
+    let mut table = Table::new(&[
+        "",
+        "seconds",
+        "clicks",
+        "failed",
+        "p50, ms",
+        "p99, ms",
+        "× steady p99",
+        "p99.9, ms",
+        "max, ms",
+    ]);
+    for part in &parts {
+        let us = |share| part.latencies.us(share);
+        let row = format!(
+            "{},{},{},{},{},{:.1},{},{},{:.0},{:.0},{:.0},{:.0},{:.5}",
+            arguments.mode.label(),
+            arguments.links,
+            arguments.per_second,
+            arguments.connections,
+            part.what,
+            part.seconds,
+            part.requests,
+            part.failed,
+            us(0.5),
+            us(0.99),
+            us(0.999),
+            us(1.0),
+            outcome.late_share(),
+        );
+        append_csv(&arguments.out, "swap", CSV_HEADER, &row)?;
+        table.row(&[
+            part.what.to_owned(),
+            format!("{:.1}", part.seconds),
+            part.requests.to_string(),
+            part.failed.to_string(),
+            format!("{:.2}", us(0.5) / 1e3),
+            format!("{:.2}", us(0.99) / 1e3),
+            format!("{:.2}", us(0.99) / steady_p99_us),
+            format!("{:.2}", us(0.999) / 1e3),
+            format!("{:.1}", us(1.0) / 1e3),
+        ]);
+    }
+    let mut body = table.text().to_owned();
+    body.push_str(&seen(swaps));
+    let warm_up_failed = outcome.failed() - parts.iter().map(|part| part.failed as u64).sum::<u64>();
+    let method = format!(
+        "{} links, {} clicks per second over {} keep-alive connections, journal in `{}` mode; server and client on \
+         one core each, and the import and the building of the new table are on the server's core, too. \"Load\" ends a window, after which \
+         all links are loaded from the database; \"fold\" imports {CHANGED} changed links with `links.overlay_max = \
+         {OVERLAY_MAX}`. A swap's time runs from there until the edge's metrics show the time of a new table, and \
+         {} s more, in which the old one is dropped; \"steady\" is all other time but the first {} s. Each click \
+         counts from when it was to be sent. Failed is every answer but the 302 to the link's own page, no answer \
+         within 10 s, and a click whose connection broke. Over the whole run {} connections broke, {} clicks failed \
+         in the first seconds, and the client came late by more than {} µs to {:.2} % of the clicks.",
+        arguments.links,
+        arguments.per_second,
+        arguments.connections,
+        arguments.mode.label(),
+        AFTERMATH.as_secs(),
+        WARM_UP.as_secs(),
+        outcome.broken,
+        warm_up_failed,
+        LATE.as_micros(),
+        outcome.late_share() * 100.0,
+    );
+    println!("\n{body}");
+    write_markdown(&arguments.out, "swap", "Swap of the table under load", &method, &body)
+}
+
+/// Each swap that the edge's metrics showed.
+fn seen(swaps: &[Swap]) -> String {
+    let mut table = Table::new(&["a new table after", "seconds"]);
+    for swap in swaps {
+        table.row(&[swap.way.label(), &format!("{:.2}", (swap.end - swap.begin).as_secs_f64())]);
+    }
+    format!("\n{}", table.text())
+}
