@@ -62,8 +62,8 @@ struct Competitor {
 }
 
 /// What one competitor did in one round.
-pub(crate) struct Round {
-    pub(crate) load: Load,
+struct Round {
+    load: Load,
     /// While the load lasted.
     under_load: CpuTimes,
     /// From the load's begin until everything that it left to do was done.
@@ -73,7 +73,7 @@ pub(crate) struct Round {
 
 /// Threads that work behind the answers: delivery, compression, snapshots.
 const BACKGROUND: &[&str] = &["journal-mill", "mill", "sink"];
-pub(crate) const WARM_UP_S: u64 = 2;
+const WARM_UP_S: u64 = 2;
 
 const CSV_HEADER: &str = "mode,links,targets,connections,competitor,round,requests,seconds,requests_per_second,\
     user_us,system_us,answering_us,all_us,busy,client_busy,p50_us,p99_us,resident_bytes";
@@ -123,13 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Loads one server and waits until it is quiet, so that the next one is measured alone.
-pub(crate) fn measure(
-    running: &mut Running,
-    address: SocketAddr,
-    wrk: &Wrk,
-    seconds: u64,
-    seed: u64,
-) -> Result<Round> {
+fn measure(running: &mut Running, address: SocketAddr, wrk: &Wrk, seconds: u64, seed: u64) -> Result<Round> {
     let before = running.cpu()?;
     let load = wrk.run(address, seconds, seed)?;
     let under_load = running.cpu()?.since(&before);
@@ -146,20 +140,24 @@ impl Round {
     }
 
     /// CPU per request without the threads that work behind the answers.
-    pub(crate) fn answering_us(&self) -> f64 {
-        let background = |name: &str| BACKGROUND.iter().any(|prefix| name.starts_with(prefix));
-        let behind: Duration =
-            self.under_load.threads.iter().filter(|(name, _)| background(name)).map(|(_, &time)| time).sum();
-        self.per_request_us(self.under_load.total().saturating_sub(behind))
+    fn answering_us(&self) -> f64 {
+        self.per_request_us(answering(&self.under_load))
     }
 
-    pub(crate) fn requests_per_second(&self) -> f64 {
+    fn requests_per_second(&self) -> f64 {
         self.load.requests as f64 / self.load.span.as_secs_f64()
     }
 
-    pub(crate) fn busy(&self) -> f64 {
+    fn busy(&self) -> f64 {
         self.under_load.total().as_secs_f64() / self.load.span.as_secs_f64()
     }
+}
+
+/// Without the threads that work behind the answers.
+pub(crate) fn answering(times: &CpuTimes) -> Duration {
+    let background = |name: &str| BACKGROUND.iter().any(|prefix| name.starts_with(prefix));
+    let behind = times.threads.iter().filter(|(name, _)| background(name)).map(|(_, &time)| time).sum();
+    times.total().saturating_sub(behind)
 }
 
 fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> String {
@@ -187,7 +185,7 @@ fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> S
 }
 
 /// How often `yardstick` does what `rounds` do, each round beside the one of the same number.
-pub(crate) fn ratio(rounds: &[Round], yardstick: &[Round]) -> Spread {
+fn ratio(rounds: &[Round], yardstick: &[Round]) -> Spread {
     let pairs = rounds.iter().zip(yardstick);
     Spread::of(pairs.map(|(round, beside)| round.answering_us() / beside.answering_us()))
 }

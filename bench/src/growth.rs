@@ -1,21 +1,25 @@
 //! Scenario `growth`: what a click costs with more links, and with more connections.
 //!
 //! All edges are up during the whole run, one for each number of links, and take turns with the floor.
+//! Connections are opened before the clock runs and closed after it: wrk would count the opening of ten
+//! thousand as the cost of clicks, so the bench's own client does the clicking.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::campaign::{Campaign, Targets};
-use crate::click::{Round, WARM_UP_S, measure, ratio};
-use crate::competitor::{Name, Setup};
+use crate::click::answering;
+use crate::client::{Client, Pace, Plan};
+use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
 use crate::process::{Running, allow_open_files};
-use crate::report::{Spread, Table, append_csv, write_markdown};
-use crate::wrk::Wrk;
+use crate::report::{Spread, Table, append_csv, micros, write_markdown};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -60,16 +64,25 @@ struct Case {
     server: usize,
     links: u64,
     connections: u32,
-    wrk: Wrk,
     rounds: Vec<Round>,
+}
+
+/// What one case took in one round.
+struct Round {
+    clicks: usize,
+    answering_us: f64,
+    per_second: f64,
+    busy: f64,
 }
 
 const TEN_MILLION: u64 = 10_000_000;
 /// Files that are open beside the connections.
 const OTHER_FILES: u64 = 512;
 
+const WARM_UP: Duration = Duration::from_secs(2);
+
 const CSV_HEADER: &str =
-    "mode,competitor,links,connections,round,requests,requests_per_second,answering_us,busy,client_busy";
+    "mode,competitor,links,connections,round,requests,requests_per_second,answering_us,busy";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = arguments.scratch.join(format!("growth-{}", std::process::id()));
@@ -78,16 +91,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut links = arguments.links.clone();
     links.extend(arguments.ten_million.then_some(TEN_MILLION));
     let mut servers = start(arguments, &links, &scratch)?;
-    let mut cases = cases(arguments, &links, &scratch)?;
+    let mut cases = cases(arguments, &links)?;
     for round in 0..=arguments.rounds {
         for case in &mut cases {
-            let Server { name, address, running } = &mut servers[case.server];
-            let (name, seconds) = (name.label(), if round == 0 { WARM_UP_S } else { arguments.seconds });
+            let server = &mut servers[case.server];
+            let name = server.name.label();
             println!(
                 "round {round} of {}: {name}, {} links, {} connections",
                 arguments.rounds, case.links, case.connections
             );
-            let measured = measure(running, *address, &case.wrk, seconds, round)?;
+            let span = if round == 0 { WARM_UP } else { Duration::from_secs(arguments.seconds) };
+            let measured = measure(server, case, span, round)?;
             if round > 0 {
                 let row = csv_row(arguments, name, case, round, &measured);
                 append_csv(&arguments.out, "growth", CSV_HEADER, &row)?;
@@ -101,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The floor first, then an edge for each number of links.
-fn start(arguments: &Arguments, links: &[u64], scratch: &std::path::Path) -> Result<Vec<Server>> {
+fn start(arguments: &Arguments, links: &[u64], scratch: &Path) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     let names = std::iter::once((Name::Floor, 1)).chain(links.iter().map(|&links| (Name::Holdfast, links)));
     for ((name, links), port) in names.zip((18_780..).step_by(10)) {
@@ -118,38 +132,73 @@ fn start(arguments: &Arguments, links: &[u64], scratch: &std::path::Path) -> Res
 }
 
 /// Every case's cost is compared with the first case of the same server name: few links, few connections.
-fn cases(arguments: &Arguments, links: &[u64], scratch: &std::path::Path) -> Result<Vec<Case>> {
+fn cases(arguments: &Arguments, links: &[u64]) -> Result<Vec<Case>> {
     let (Some(&links_first), Some(&connections_first)) = (links.first(), arguments.connections.first())
     else {
         return Err(Failure::new("name at least one number of links and one of connections"));
     };
-    let case = |server, links, connections| -> Result<Case> {
-        let campaign = Campaign { links, targets: Targets::Distinct };
-        let wrk = Wrk::new(scratch, &campaign, connections)?;
-        Ok(Case { server, links, connections, wrk, rounds: Vec::new() })
-    };
+    let case = |server, links, connections| Case { server, links, connections, rounds: Vec::new() };
     let mut cases = Vec::new();
     for &connections in &arguments.connections {
-        cases.push(case(0, links_first, connections)?);
-        cases.push(case(1, links_first, connections)?);
+        cases.push(case(0, links_first, connections));
+        cases.push(case(1, links_first, connections));
     }
     for (edge, &links) in links.iter().enumerate().skip(1) {
-        cases.push(case(edge + 1, links, connections_first)?);
+        cases.push(case(edge + 1, links, connections_first));
     }
     Ok(cases)
 }
 
+/// Opens the connections, clicks on them as fast as answers come, and closes them; only the clicks count.
+fn measure(server: &mut Server, case: &Case, span: Duration, round: u64) -> Result<Round> {
+    let plan = Plan {
+        address: server.address,
+        campaign: Campaign { links: case.links, targets: Targets::Distinct },
+        checked: server.name != Name::Floor,
+        connections: case.connections as usize,
+        pace: Pace::Answers,
+        span_max: span,
+        seed: round << 32,
+    };
+    let running = &mut server.running;
+    let mut client = Client::open(&plan)?;
+    running.wait_until_quiet(QUIET_PATIENCE)?;
+    let before = running.cpu()?;
+    let outcome = client.run(&AtomicBool::new(false))?;
+    let times = running.cpu()?.since(&before);
+    let span = outcome.begin.elapsed();
+    drop(client);
+    running.still_runs()?;
+    running.wait_until_quiet(QUIET_PATIENCE)?;
+    if outcome.failed() + outcome.broken > 0 {
+        let (failed, broken) = (outcome.failed(), outcome.broken);
+        return Err(Failure::new(format!("{failed} clicks failed, {broken} connections broke")));
+    }
+    let clicks = outcome.samples.len();
+    Ok(Round {
+        clicks,
+        answering_us: micros(answering(&times)) / clicks as f64,
+        per_second: clicks as f64 / span.as_secs_f64(),
+        busy: times.total().as_secs_f64() / span.as_secs_f64(),
+    })
+}
+
+/// Of the rounds of two cases, each beside the one of the same number.
+fn ratio(case: &Case, yardstick: &Case) -> String {
+    let pairs = case.rounds.iter().zip(&yardstick.rounds);
+    Spread::of(pairs.map(|(round, beside)| round.answering_us / beside.answering_us)).text(2)
+}
+
 fn csv_row(arguments: &Arguments, name: &str, case: &Case, round: u64, measured: &Round) -> String {
     format!(
-        "{},{name},{},{},{round},{},{:.0},{:.3},{:.3},{:.3}",
+        "{},{name},{},{},{round},{},{:.0},{:.3},{:.3}",
         arguments.mode.label(),
         case.links,
         case.connections,
-        measured.load.requests,
-        measured.requests_per_second(),
-        measured.answering_us(),
-        measured.busy(),
-        measured.load.client_busy,
+        measured.clicks,
+        measured.per_second,
+        measured.answering_us,
+        measured.busy,
     )
 }
 
@@ -160,15 +209,18 @@ fn report(arguments: &Arguments, links: &[u64], cases: &[Case]) -> Result<()> {
             .find(|case| (case.server.min(1), case.links, case.connections) == (server, links, connections))
     };
     let [floor, holdfast, ..] = cases else { unreachable!("the first two cases are always there") };
-    let costs = |case: &Case| Spread::of(case.rounds.iter().map(Round::answering_us)).text(2);
-    let mut by_links = Table::new(&["links", "CPU per click, µs", "× the first", "clicks/s"]);
+    let figure = |case: &Case, pick: fn(&Round) -> f64| Spread::of(case.rounds.iter().map(pick));
+    let costs = |case: &Case| figure(case, |round| round.answering_us).text(2);
+    let busy = |case: &Case| format!("{:.0} %", figure(case, |round| round.busy).median * 100.0);
+    let mut by_links = Table::new(&["links", "CPU per click, µs", "× the first", "clicks/s", "core busy"]);
     for &links in links {
         let Some(case) = find(1, links, holdfast.connections) else { continue };
         by_links.row(&[
             links.to_string(),
             costs(case),
-            ratio(&case.rounds, &holdfast.rounds).text(2),
-            Spread::of(case.rounds.iter().map(Round::requests_per_second)).text(0),
+            ratio(case, holdfast),
+            figure(case, |round| round.per_second).text(0),
+            busy(case),
         ]);
     }
     let mut by_connections = Table::new(&[
@@ -176,6 +228,7 @@ fn report(arguments: &Arguments, links: &[u64], cases: &[Case]) -> Result<()> {
         "CPU per click, µs",
         "× the first",
         "clicks/s",
+        "core busy",
         "floor, µs",
         "floor × the first",
         "× floor",
@@ -186,22 +239,25 @@ fn report(arguments: &Arguments, links: &[u64], cases: &[Case]) -> Result<()> {
         by_connections.row(&[
             connections.to_string(),
             costs(case),
-            ratio(&case.rounds, &holdfast.rounds).text(2),
-            Spread::of(case.rounds.iter().map(Round::requests_per_second)).text(0),
+            ratio(case, holdfast),
+            figure(case, |round| round.per_second).text(0),
+            busy(case),
             costs(beside),
-            ratio(&beside.rounds, &floor.rounds).text(2),
-            ratio(&case.rounds, &beside.rounds).text(2),
+            ratio(beside, floor),
+            ratio(case, beside),
         ]);
     }
     let body = format!("{}\n{}", by_links.text(), by_connections.text());
     let mode = arguments.mode.label();
     let method = format!(
         "CPU per click as scenario `click` takes it, journal in `{mode}` mode, clicks on random links, {} rounds of \
-         {} s in turn, each begun when the one before it is quiet; server and wrk on one core each. The numbers of \
-         links are measured with {} connections, the numbers of connections with {} links. \"× the first\" is the \
-         median of each round's ratio to the first number's figure of the same round, in brackets the least and the \
-         most. wrk keeps all connections busy: with ten thousand, it waits for each of them in turn, and the kernel's \
-         part grows for everybody, as the floor shows. The floor knows no links.",
+         {} s in turn, each begun when the one before it is quiet. Server and client have one core each; the client \
+         sends the next click on a connection when it has the answer to the last, on all connections at once, and \
+         opening and closing them is not counted. The numbers of links are measured with {} connections, the numbers \
+         of connections with {} links. \"× the first\" is the median of each round's ratio to the first number's \
+         figure of the same round, in brackets the least and the most. The kernel's part grows with connections for \
+         everybody, as the floor shows, which knows no links. Where the core is not busy, the client is the limit, \
+         and a turn of the server's event loop has fewer clicks to share its cost.",
         arguments.rounds, arguments.seconds, holdfast.connections, holdfast.links,
     );
     println!("\n{body}");

@@ -7,6 +7,7 @@
 mod admin;
 mod campaign;
 mod click;
+mod client;
 mod competitor;
 mod deliver;
 mod edge;
@@ -17,7 +18,6 @@ mod idle;
 mod machine;
 mod memory;
 mod nginx;
-mod open_loop;
 mod probe;
 mod process;
 mod rate;

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::campaign::{Campaign, Targets};
+use crate::client::{self, LATE, Pace, Plan, late_share};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::{self, Mode};
 use crate::failure::{Failure, Result};
-use crate::open_loop::{self, LATE, Plan};
 use crate::process::Running;
 use crate::report::{Latencies, Spread, Table, append_csv, micros, write_markdown};
 
@@ -137,7 +137,7 @@ fn measure(
         campaign,
         checked: competitor.name != Name::Floor,
         connections: arguments.connections,
-        per_second: arguments.per_second,
+        pace: Pace::PerSecond(arguments.per_second),
         span_max: if round == 0 { WARM_UP } else { Duration::from_secs(arguments.seconds) },
         seed: round << 32,
     };
@@ -147,7 +147,7 @@ fn measure(
         Name::Floor | Name::Nginx => Ok(None),
     };
     let before = syncs()?;
-    let outcome = open_loop::run(&plan, &AtomicBool::new(false))?;
+    let outcome = client::run(&plan, &AtomicBool::new(false))?;
     let synced = syncs()?.zip(before).map(|(now, before)| now.since(&before));
     competitor.running.still_runs()?;
     competitor.running.wait_until_quiet(QUIET_PATIENCE)?;
@@ -156,7 +156,7 @@ fn measure(
     Ok(Round {
         requests: outcome.samples.len(),
         failed: outcome.failed(),
-        late_share: outcome.late_share(),
+        late_share: late_share(&outcome.samples),
         p50_us: latencies.us(0.5),
         p99_us: latencies.us(0.99),
         p999_us: latencies.us(0.999),

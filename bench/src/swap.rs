@@ -15,10 +15,10 @@ use clap::Args;
 
 use crate::admin::Admin;
 use crate::campaign::{Campaign, NAMESPACE, Targets};
+use crate::client::{self, LATE, Outcome, Pace, Plan, Sample, late_share};
 use crate::competitor::wait_until_ready;
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
-use crate::open_loop::{self, LATE, Outcome, Plan, Sample};
 use crate::process::{Running, SERVER, on};
 use crate::report::{Latencies, Table, append_csv, write_markdown};
 
@@ -111,13 +111,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         campaign,
         checked: true,
         connections: arguments.connections,
-        per_second: arguments.per_second,
+        pace: Pace::PerSecond(arguments.per_second),
         span_max: SPAN_MAX,
         seed: 0,
     };
     let stop = AtomicBool::new(false);
     let (swaps, outcome) = std::thread::scope(|scope| {
-        let client = scope.spawn(|| open_loop::run(&plan, &stop));
+        let client = scope.spawn(|| client::run(&plan, &stop));
         let swaps = swap_all(arguments, &edge, &campaign, &scratch, &mut running);
         stop.store(true, Relaxed);
         (swaps, client.join().expect("the client does not panic"))
@@ -207,6 +207,7 @@ struct Part {
     seconds: f64,
     requests: usize,
     failed: usize,
+    late_share: f64,
     latencies: Latencies,
 }
 
@@ -218,6 +219,7 @@ impl Part {
             seconds,
             requests: samples.len(),
             failed: samples.iter().filter(|sample| !sample.redirected).count(),
+            late_share: late_share(samples.iter().copied()),
             latencies: Latencies::of(samples.iter().map(|sample| sample.latency)),
         }
     }
@@ -260,6 +262,7 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
         "× steady p99",
         "p99.9, ms",
         "max, ms",
+        "client late",
     ]);
     for part in &parts {
         let us = |share| part.latencies.us(share);
@@ -277,7 +280,7 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
             us(0.99),
             us(0.999),
             us(1.0),
-            outcome.late_share(),
+            part.late_share,
         );
         append_csv(&arguments.out, "swap", CSV_HEADER, &row)?;
         table.row(&[
@@ -290,6 +293,7 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
             format!("{:.2}", us(0.99) / steady_p99_us),
             format!("{:.2}", us(0.999) / 1e3),
             format!("{:.1}", us(1.0) / 1e3),
+            format!("{:.2} %", part.late_share * 100.0),
         ]);
     }
     let mut body = table.text().to_owned();
@@ -302,8 +306,9 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
          {OVERLAY_MAX}`. A swap's time runs from there until the edge's metrics show the time of a new table, and \
          {} s more, in which the old one is dropped; \"steady\" is all other time but the first {} s. Each click \
          counts from when it was to be sent. Failed is every answer but the 302 to the link's own page, no answer \
-         within 10 s, and a click whose connection broke. Over the whole run {} connections broke, {} clicks failed \
-         in the first seconds, and the client came late by more than {} µs to {:.2} % of the clicks.",
+         within 10 s, and a click whose connection broke. Over the whole run {} connections broke, and {} clicks \
+         failed in the first seconds. \"Client late\" is the share of clicks that the client itself came to more than \
+         {} µs after they were due.",
         arguments.links,
         arguments.per_second,
         arguments.connections,
@@ -313,7 +318,6 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
         outcome.broken,
         warm_up_failed,
         LATE.as_micros(),
-        outcome.late_share() * 100.0,
     );
     println!("\n{body}");
     write_markdown(&arguments.out, "swap", "Swap of the table under load", &method, &body)

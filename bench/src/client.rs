@@ -1,9 +1,10 @@
-//! Clicks at a fixed rate: each has an intended time, and its latency counts from there.
+//! The bench's own load generator: clicks at a fixed rate, or as fast as the answers come.
 //!
-//! A server that stalls is not spared: the clicks of that time are due all the same, queue for a free
-//! connection and count their wait (no coordinated omission). The client spins on a core of its own,
-//! because a timer would wake it late; how often it was late itself is part of the outcome. One click
-//! at a time is under way on each connection.
+//! At a fixed rate each click has an intended time, and its latency counts from there. A server that
+//! stalls is not spared: the clicks of that time are due all the same, queue for a free connection and
+//! count their wait (no coordinated omission). The client spins on a core of its own, because a timer
+//! would wake it late; which clicks it was late for itself is part of the outcome. One click at a time
+//! is under way on each connection.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -26,10 +27,19 @@ pub(crate) struct Plan {
     /// Whether the answers must lead to the link's own page; the floor's can't.
     pub(crate) checked: bool,
     pub(crate) connections: usize,
-    pub(crate) per_second: u64,
+    pub(crate) pace: Pace,
     /// No click is intended later than this.
     pub(crate) span_max: Duration,
     pub(crate) seed: u64,
+}
+
+/// When the next click is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// So many in a second, whatever the answers do.
+    PerSecond(u64),
+    /// As soon as a connection has the answer to its last one.
+    Answers,
 }
 
 /// One click.
@@ -41,26 +51,36 @@ pub(crate) struct Sample {
     pub(crate) latency: Duration,
     /// Whether the answer was the redirect that was expected.
     pub(crate) redirected: bool,
+    /// Whether the client noticed more than [`LATE`] too late that it was due.
+    pub(crate) late: bool,
 }
 
 /// What came of a plan.
 pub(crate) struct Outcome {
     pub(crate) begin: Instant,
     pub(crate) samples: Vec<Sample>,
-    /// Clicks that the client noticed more than [`LATE`] after they were due.
-    pub(crate) late: u64,
     /// Connections that ended before their time.
     pub(crate) broken: u64,
 }
 
 impl Outcome {
+    fn new(samples_max: usize) -> Self {
+        Self { begin: Instant::now(), samples: Vec::with_capacity(samples_max), broken: 0 }
+    }
+
     pub(crate) fn failed(&self) -> u64 {
         self.samples.iter().filter(|sample| !sample.redirected).count() as u64
     }
+}
 
-    pub(crate) fn late_share(&self) -> f64 {
-        self.late as f64 / self.samples.len() as f64
+/// The share of `samples` that the client was late for.
+pub(crate) fn late_share<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> f64 {
+    let (mut late, mut all) = (0u64, 0u64);
+    for sample in samples {
+        late += u64::from(sample.late);
+        all += 1;
     }
+    late as f64 / all as f64
 }
 
 /// A click that the client sends later than this is its own fault, not the server's.
@@ -68,6 +88,8 @@ pub(crate) const LATE: Duration = Duration::from_micros(100);
 /// Answers that take longer count as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 const EVENTS_MAX: usize = 256;
+/// More than one core can ask for.
+const ANSWERS_PER_SECOND_MAX: f64 = 500_000.0;
 /// The same header fields as wrk's script sends.
 const FIELDS: &str = "User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/139.0.0.0 Safari/537.36\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
@@ -77,10 +99,7 @@ const FIELDS: &str = "User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64) Appl
 
 /// Runs `plan` on the client's core until `stop` or its end, and waits for the answers.
 pub(crate) fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
-    on(CLIENT, || {
-        let cannot = || Failure::at(format!("cannot click on {}", plan.address));
-        Client::new(plan).map_err(cannot())?.run(stop).map_err(cannot())
-    })
+    Client::open(plan)?.run(stop)
 }
 
 struct Connection {
@@ -93,10 +112,18 @@ struct Connection {
 #[derive(Clone, Copy)]
 struct Click {
     intended: Duration,
+    late: bool,
     link: u64,
 }
 
-struct Client<'a> {
+impl Click {
+    fn ended(self, now: Duration, redirected: bool) -> Sample {
+        Sample { intended: self.intended, latency: now - self.intended, redirected, late: self.late }
+    }
+}
+
+/// Open connections; they stay open until this is dropped.
+pub(crate) struct Client<'a> {
     plan: &'a Plan,
     epoll: rustix::fd::OwnedFd,
     connections: Vec<Connection>,
@@ -109,28 +136,32 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(plan: &'a Plan) -> io::Result<Self> {
-        // A vector that grows copies itself, which would make the client late.
-        let samples_max = plan.span_max.as_secs_f64() * plan.per_second as f64;
-        let mut client = Self {
-            plan,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            connections: Vec::with_capacity(plan.connections),
-            free: (0..plan.connections).collect(),
-            waiting: VecDeque::new(),
-            sent: 0,
-            outcome: Outcome {
-                begin: Instant::now(),
-                samples: Vec::with_capacity(samples_max as usize + 1),
-                late: 0,
-                broken: 0,
-            },
+    pub(crate) fn open(plan: &'a Plan) -> Result<Self> {
+        let open = || {
+            let mut client = Self {
+                plan,
+                epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+                connections: Vec::with_capacity(plan.connections),
+                free: (0..plan.connections).collect(),
+                waiting: VecDeque::new(),
+                sent: 0,
+                outcome: Outcome::new(0),
+            };
+            for index in 0..plan.connections {
+                let connection = client.connect(index)?;
+                client.connections.push(connection);
+            }
+            Ok(client)
         };
-        for index in 0..plan.connections {
-            let connection = client.connect(index)?;
-            client.connections.push(connection);
-        }
-        Ok(client)
+        open().map_err(Failure::at(format!("cannot connect to {}", plan.address)))
+    }
+
+    /// See [`run`]; may be called once.
+    pub(crate) fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        on(CLIENT, || {
+            self.click_until(stop).map_err(Failure::at(format!("cannot click on {}", self.plan.address)))?;
+            Ok(std::mem::replace(&mut self.outcome, Outcome::new(0)))
+        })
     }
 
     fn connect(&self, index: usize) -> io::Result<Connection> {
@@ -141,31 +172,31 @@ impl<'a> Client<'a> {
         Ok(Connection { stream, click: None, answer: Vec::with_capacity(4096) })
     }
 
-    fn run(mut self, stop: &AtomicBool) -> io::Result<Outcome> {
+    fn click_until(&mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut sending = true;
-        self.outcome.begin = Instant::now();
+        self.outcome = Outcome::new(self.plan.samples_max());
         loop {
             sending = sending && !stop.load(Relaxed) && self.send_due()?;
             epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&Timespec::default()))?;
             for event in events.drain(..) {
                 self.read(event.data.u64() as usize)?;
+                // Many answers come at once after a sync; what falls due meanwhile must not wait for all.
+                sending = sending && self.send_due()?;
             }
             if !sending {
                 let oldest = self.under_way().map(|click| click.intended).min();
                 match oldest {
-                    None => return Ok(self.outcome),
+                    None => return Ok(()),
                     Some(oldest) if self.now() > oldest + PATIENCE => break,
                     Some(_) => {}
                 }
             }
         }
-        let latency = PATIENCE;
-        let given_up: Vec<Click> = self.under_way().collect();
-        let failed =
-            given_up.iter().map(|click| Sample { intended: click.intended, latency, redirected: false });
-        self.outcome.samples.extend(failed);
-        Ok(self.outcome)
+        let now = self.now();
+        let given_up: Vec<Sample> = self.under_way().map(|click| click.ended(now, false)).collect();
+        self.outcome.samples.extend(given_up);
+        Ok(())
     }
 
     fn now(&self) -> Duration {
@@ -179,18 +210,20 @@ impl<'a> Client<'a> {
     /// Sends what is due, as far as connections are free; false once all of the plan is sent.
     fn send_due(&mut self) -> io::Result<bool> {
         loop {
-            let intended = Duration::from_nanos(self.sent * 1_000_000_000 / self.plan.per_second);
+            let now = self.now();
+            let intended = match self.plan.pace {
+                Pace::PerSecond(per_second) => Duration::from_nanos(self.sent * 1_000_000_000 / per_second),
+                Pace::Answers => now,
+            };
             if intended >= self.plan.span_max {
                 return Ok(false);
             }
-            let now = self.now();
-            if intended > now {
+            if intended > now || (matches!(self.plan.pace, Pace::Answers) && self.free.is_empty()) {
                 return Ok(true);
             }
-            self.outcome.late += u64::from(now - intended > LATE);
             let link = scattered(self.plan.seed + self.sent) % self.plan.campaign.links;
             self.sent += 1;
-            self.waiting.push_back(Click { intended, link });
+            self.waiting.push_back(Click { intended, late: now - intended > LATE, link });
             self.send_waiting()?;
         }
     }
@@ -226,10 +259,10 @@ impl<'a> Client<'a> {
             return Ok(());
         }
         let Some(click) = connection.click.take() else { return self.replace(index) };
-        let latency = self.outcome.begin.elapsed() - click.intended;
+        let now = self.outcome.begin.elapsed();
         let redirected = self.plan.is_redirect(&connection.answer, click.link);
         connection.answer.clear();
-        self.outcome.samples.push(Sample { intended: click.intended, latency, redirected });
+        self.outcome.samples.push(click.ended(now, redirected));
         self.free.push_back(index);
         self.send_waiting()
     }
@@ -237,9 +270,9 @@ impl<'a> Client<'a> {
     /// Opens a connection anew that ended; the click that was under way on it has failed.
     fn replace(&mut self, index: usize) -> io::Result<()> {
         self.outcome.broken += 1;
-        if let Some(Click { intended, .. }) = self.connections[index].click {
-            let latency = self.now() - intended;
-            self.outcome.samples.push(Sample { intended, latency, redirected: false });
+        if let Some(click) = self.connections[index].click {
+            let sample = click.ended(self.now(), false);
+            self.outcome.samples.push(sample);
             self.free.push_back(index);
         }
         self.connections[index] = self.connect(index)?;
@@ -248,6 +281,15 @@ impl<'a> Client<'a> {
 }
 
 impl Plan {
+    /// A vector that grows copies itself, which would make the client late.
+    fn samples_max(&self) -> usize {
+        let per_second = match self.pace {
+            Pace::PerSecond(per_second) => per_second as f64,
+            Pace::Answers => ANSWERS_PER_SECOND_MAX,
+        };
+        (self.span_max.as_secs_f64() * per_second) as usize + self.connections
+    }
+
     fn is_redirect(&self, answer: &[u8], link: u64) -> bool {
         let target = self.campaign.target(link);
         let page = target.split_inclusive('?').next().unwrap_or(&target).as_bytes();
@@ -301,7 +343,7 @@ mod tests {
             campaign: Campaign { links: 10, targets: Targets::Distinct },
             checked: true,
             connections: 1,
-            per_second: 1,
+            pace: Pace::Answers,
             span_max: Duration::ZERO,
             seed: 0,
         };
