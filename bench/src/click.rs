@@ -16,7 +16,7 @@ use crate::campaign::{Campaign, Targets};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
-use crate::process::{CpuTimes, Running};
+use crate::process::{CpuTimes, Running, allow_connections};
 use crate::report::{Spread, Table, append_csv, micros, write_markdown};
 use crate::wrk::{Load, Wrk};
 
@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let campaign = Campaign { links: arguments.links, targets: arguments.targets };
     let scratch = arguments.scratch.join(format!("click-{}", std::process::id()));
     fs::create_dir_all(&scratch).map_err(Failure::at(format!("cannot make {}", scratch.display())))?;
+    allow_connections(arguments.connections)?;
     let wrk = Wrk::new(&scratch, &campaign, arguments.connections)?;
 
     let setup = Setup {

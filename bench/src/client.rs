@@ -118,7 +118,9 @@ struct Click {
 
 impl Click {
     fn ended(self, now: Duration, redirected: bool) -> Sample {
-        Sample { intended: self.intended, latency: now - self.intended, redirected, late: self.late }
+        let latency = now - self.intended;
+        let redirected = redirected && latency <= PATIENCE;
+        Sample { intended: self.intended, latency, redirected, late: self.late }
     }
 }
 
@@ -334,6 +336,42 @@ mod tests {
         ] {
             assert_eq!(is_whole(answer.as_bytes()), expected, "{answer}");
         }
+    }
+
+    /// A server that drops its first connection at the first click and then answers after a stall.
+    #[test]
+    fn a_broken_connection_is_one_failed_click_and_a_stall_counts_for_all_that_were_due() {
+        const STALL: Duration = Duration::from_millis(100);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let plan = Plan {
+            address: listener.local_addr().expect("is bound"),
+            campaign: Campaign { links: 10, targets: Targets::Distinct },
+            checked: false,
+            connections: 1,
+            pace: Pace::PerSecond(100),
+            span_max: Duration::from_millis(100),
+            seed: 0,
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut request = [0; 4096];
+                let (mut first, _) = listener.accept().expect("the first connection");
+                assert!(first.read(&mut request).is_ok_and(|length| length > 0));
+                drop(first);
+                let (mut second, _) = listener.accept().expect("the second connection");
+                std::thread::sleep(STALL);
+                while second.read(&mut request).is_ok_and(|length| length > 0) {
+                    second.write_all(b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").expect("is open");
+                }
+            });
+            let mut client = Client::open(&plan).expect("connects");
+            client.click_until(&AtomicBool::new(false)).expect("clicks");
+            let Outcome { samples, broken, .. } = &client.outcome;
+            assert_eq!((samples.len(), client.outcome.failed(), *broken), (10, 1, 1));
+            // One stalled the connection; the others were due behind it, ten milliseconds apart.
+            let waited = samples.iter().filter(|sample| sample.latency > Duration::from_millis(45)).count();
+            assert!(waited >= 4, "{waited} clicks counted the stall");
+        });
     }
 
     #[test]

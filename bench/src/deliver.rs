@@ -258,9 +258,9 @@ fn report(arguments: &Arguments, rounds: &[(Filled, Filled)], shell: &str) -> Re
          ms late. Then the sqlite3 shell {shell} imports the same rows, from a CSV file in the order of the primary \
          key, into an empty table of the same schema; its clock runs while the shell does. {} rounds in turn, both \
          on one core and filling empty tables. Medians, in brackets the least and the most; × is the median of the \
-         rounds' ratios. Unfair to Holdfast: it decodes its journal, commits every batch durably with the cursor \
-         beside it, and answers the scrapes. Unfair to the shell: it parses text and makes one transaction with a \
-         rollback journal, Holdfast writes to a log and checkpoints on the way.",
+         rounds' ratios. Unfair to Holdfast: it decodes its journal, syncs every batch with the cursor beside it, \
+         writes rows to a log and then to the table, and answers the scrapes, where the shell makes one transaction. \
+         Unfair to the shell: it parses text.",
         arguments.events,
         arguments.links,
         ours(|filled| filled.first).text(0),

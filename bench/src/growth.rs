@@ -18,7 +18,7 @@ use crate::client::{Client, Pace, Plan};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
-use crate::process::{Running, allow_open_files};
+use crate::process::{Running, allow_connections};
 use crate::report::{Spread, Table, append_csv, micros, write_markdown};
 
 #[derive(Args)]
@@ -76,8 +76,6 @@ struct Round {
 }
 
 const TEN_MILLION: u64 = 10_000_000;
-/// Files that are open beside the connections.
-const OTHER_FILES: u64 = 512;
 
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -86,8 +84,7 @@ const CSV_HEADER: &str =
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = arguments.scratch.join(format!("growth-{}", std::process::id()));
-    let connections_max = arguments.connections.iter().copied().max().unwrap_or_default();
-    allow_open_files(u64::from(connections_max) + OTHER_FILES)?;
+    allow_connections(arguments.connections.iter().copied().max().unwrap_or_default())?;
     let mut links = arguments.links.clone();
     links.extend(arguments.ten_million.then_some(TEN_MILLION));
     let mut servers = start(arguments, &links, &scratch)?;

@@ -12,7 +12,7 @@ use crate::campaign::{Campaign, Targets};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
-use crate::process::allow_open_files;
+use crate::process::allow_connections;
 use crate::report::{Spread, Table, append_csv, write_markdown};
 use crate::wrk::Wrk;
 
@@ -50,8 +50,6 @@ struct Measured {
 
 /// From one address to one other there are no more ports than this on a Linux of default settings.
 const CONNECTIONS_MAX: u32 = 28_000;
-/// Files that are open beside the connections.
-const OTHER_FILES: u64 = 512;
 const WARM_UP_S: u64 = 2;
 const WARM_UP_CONNECTIONS: u32 = 64;
 /// Longer than an answer should take; connections without a click are closed after 75 s.
@@ -65,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let scratch = arguments.scratch.join(format!("idle-{}", std::process::id()));
     fs::create_dir_all(&scratch).map_err(Failure::at(format!("cannot make {}", scratch.display())))?;
-    allow_open_files(u64::from(arguments.connections) + OTHER_FILES)?;
+    allow_connections(arguments.connections)?;
     let mut table = Table::new(&[
         "",
         "KiB per connection",

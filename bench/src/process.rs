@@ -24,6 +24,9 @@ pub(crate) const SERVER: Cores = Cores::One(0);
 /// The load generator's core.
 pub(crate) const CLIENT: Cores = Cores::One(1);
 
+/// What is open beside connections.
+const OTHER_FILES: u64 = 512;
+
 /// A started program; it is killed when this is dropped.
 pub(crate) struct Running {
     name: String,
@@ -251,8 +254,9 @@ pub(crate) fn on<T>(cores: Cores, work: impl FnOnce() -> Result<T>) -> Result<T>
     outcome
 }
 
-/// Lets this process and what it starts have `wanted` open files, if the system allows it.
-pub(crate) fn allow_open_files(wanted: u64) -> Result<()> {
+/// Lets this process and what it starts have so many connections, if the system allows it.
+pub(crate) fn allow_connections(connections: u32) -> Result<()> {
+    let wanted = u64::from(connections) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
