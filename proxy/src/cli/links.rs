@@ -479,7 +479,8 @@ impl Refused {
 fn fold(folder: &Path) -> Result<Result<(builder::Finished, snapshot::Meta), Vec<snapshot::Fault>>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of("cannot read the edge's links", error);
     let namespaces = Namespaces::default();
-    let recovered = snapshot::load(folder, &namespaces).map_err(|error| failed(&error))?;
+    let recovered =
+        snapshot::load(folder, &namespaces, snapshot::Damaged::Leave).map_err(|error| failed(&error))?;
     let Some(loaded) = recovered.loaded else { return Ok(Err(recovered.faults)) };
     for fault in &recovered.faults {
         output::note(chain(fault));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arc_swap::ArcSwap;
 
-use super::{Board, Config, EVENTS_MAX, Event, Follower, Mill, NOTHING_LOADED};
+use super::{Board, Config, EVENTS_MAX, Event, Follower, Mill};
 use crate::causes::chain;
 use crate::database::Watermark;
 use crate::event::UnixMillis;
@@ -67,7 +67,8 @@ pub fn start(
     vitals: Arc<Vitals>,
     seeds: fn() -> u64,
 ) -> Result<Started, StartError> {
-    let found = snapshot::load(&config.folder, &namespaces).map_err(StartError)?;
+    let found =
+        snapshot::load(&config.folder, &namespaces, snapshot::Damaged::SetAside).map_err(StartError)?;
     for fault in &found.faults {
         tracing::error!(%fault, "a snapshot of links cannot be used; the one before it is, with the changes since");
     }
@@ -99,9 +100,8 @@ pub fn start(
         seeds,
         halt: Arc::clone(&halt),
     };
-    // Without a snapshot there is nothing to follow from: everything is loaded first.
-    let load_at =
-        basis.as_ref().is_none_or(|(_, watermark)| *watermark == NOTHING_LOADED).then_some(UnixMillis(0));
+    // What is on disk is served; whether the database still agrees with it is seen by a complete load.
+    let load_at = Some(UnixMillis(0));
     let loaded_at = links.load().table().made_at();
     let follower = Follower {
         config,

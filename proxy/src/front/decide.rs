@@ -107,6 +107,13 @@ pub(super) fn decide<B>(
             let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
             Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
         }
+        // Only a redirect can be refused: readers of mail must not see an error for an image, and a
+        // page says what it says without a record, too.
+        Err(crate::record::Refused) if plan != Plan::Redirect => {
+            let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
+            let staged = Some(Staged::Waived(Fate::Lost));
+            Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
+        }
         Err(crate::record::Refused) => {
             let page = Page::Refused(back(core, Notice::Unplanned, now));
             let why = Why::Refused(Refusal::Journal);

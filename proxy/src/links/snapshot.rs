@@ -208,6 +208,15 @@ pub fn write(folder: &Path, generation: u64, table: &Table, meta: &Meta) -> Resu
     Ok(Written { path, bytes })
 }
 
+/// What to do with a damaged snapshot that is found on the way to a good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// Rename it: the edge that owns the folder.
+    SetAside,
+    /// Leave it: whoever only looks.
+    Leave,
+}
+
 /// Reads the newest snapshot in `folder` that can be used.
 ///
 /// # Blocking
@@ -215,7 +224,7 @@ pub fn write(folder: &Path, generation: u64, table: &Table, meta: &Meta) -> Resu
 ///
 /// # Errors
 /// [`Error`] when the folder cannot be listed; a folder that does not exist holds no snapshot.
-pub fn load(folder: &Path, namespaces: &Namespaces) -> Result<Recovered, Error> {
+pub fn load(folder: &Path, namespaces: &Namespaces, damaged: Damaged) -> Result<Recovered, Error> {
     let mut found = Recovered::default();
     for (generation, path) in generations(folder, generation_of)?.into_iter().rev() {
         match read_file(&path, generation, namespaces) {
@@ -225,8 +234,8 @@ pub fn load(folder: &Path, namespaces: &Namespaces) -> Result<Recovered, Error> 
             }
             Err(reason) => {
                 let set_aside = match reason {
-                    Unusable::Damaged(_) => set_aside(&path),
-                    Unusable::Later { .. } | Unusable::Unreadable(_) => None,
+                    Unusable::Damaged(_) if damaged == Damaged::SetAside => set_aside(&path),
+                    Unusable::Damaged(_) | Unusable::Later { .. } | Unusable::Unreadable(_) => None,
                 };
                 found.faults.push(Fault { path, set_aside, reason });
             }

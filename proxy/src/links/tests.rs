@@ -210,7 +210,8 @@ impl World {
         for n in (0..NAMESPACES).rev() {
             self.namespaces.intern(&[b'n', n]).unwrap();
         }
-        let found = snapshot::load(self.folder.path(), &self.namespaces).unwrap();
+        let found =
+            snapshot::load(self.folder.path(), &self.namespaces, snapshot::Damaged::SetAside).unwrap();
         assert!(found.faults.is_empty());
         let loaded = found.loaded.unwrap();
         assert_eq!((loaded.generation, &loaded.meta), (self.generation, &meta));

@@ -188,6 +188,11 @@ fn clicks_are_refused_with_a_page_when_that_is_chosen() {
     // Those that waited when it became full are not refused any more when their time is up.
     assert!(waived(edge) <= CLIENTS as f64, "{}", waived(edge));
 
+    // An image is no link: a reader of mail sees no error, and a page needs no record to be right.
+    assert_eq!(edge.get("click.test", "/o/x").status, 200);
+    let nobody = edge.get("click.test", "/c/nobody");
+    assert!(!nobody.text().contains("take your request right now"), "{}", nobody.text());
+
     small.make_room();
     assert_recovered(edge);
     assert_eq!(edge.count("select count(*) from hits where query = 'refused'"), 0);

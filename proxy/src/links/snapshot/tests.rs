@@ -48,7 +48,7 @@ impl Disk {
     }
 
     fn load(&self) -> Recovered {
-        load(self.path(), &self.namespaces).unwrap()
+        load(self.path(), &self.namespaces, Damaged::SetAside).unwrap()
     }
 
     fn names(&self) -> Vec<String> {
@@ -73,6 +73,16 @@ impl Disk {
 }
 
 #[test]
+fn whoever_only_looks_leaves_a_damaged_snapshot_where_it_is() {
+    let disk = Disk::new();
+    let path = disk.path().join(file_name(1));
+    fs::write(&path, b"HFLINKS?").unwrap();
+    let found = load(disk.path(), &disk.namespaces, Damaged::Leave).unwrap();
+    assert!(matches!(found.faults[..], [Fault { reason: Unusable::Damaged(_), set_aside: None, .. }]));
+    assert!(path.exists());
+}
+
+#[test]
 fn a_snapshot_reads_as_it_was_written() {
     let disk = Disk::new();
     assert!(disk.load().loaded.is_none());
@@ -90,7 +100,7 @@ fn a_snapshot_reads_as_it_was_written() {
 fn a_folder_that_does_not_exist_holds_nothing() {
     let disk = Disk::new();
     let folder = disk.path().join("none");
-    assert!(load(&folder, &disk.namespaces).unwrap().loaded.is_none());
+    assert!(load(&folder, &disk.namespaces, Damaged::SetAside).unwrap().loaded.is_none());
     assert_eq!(newest_generation(&folder).unwrap(), 0);
     let table = table(&disk.namespaces, "https://example.com/");
     let error = write(&folder, 1, &table, &disk.meta).unwrap_err();
