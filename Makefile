@@ -11,7 +11,7 @@ CARGO := cargo
 
 # Debian packages, each written as package:program. The tests use the programs; none is optional.
 TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4
-BENCH_PACKAGES := wrk:wrk nginx-light:nginx
+BENCH_PACKAGES := wrk:wrk nginx-light:nginx sqlite3:sqlite3
 FUZZ_SECONDS ?= 60
 
 # $(call install,PACKAGES) installs those whose program is missing; who may not install gets their names.
@@ -86,6 +86,11 @@ bench:
 	$(CARGO) run --locked --release --package bench -- click --mode process
 	$(CARGO) run --locked --release --package bench -- start
 	$(CARGO) run --locked --release --package bench -- memory
+	$(CARGO) run --locked --release --package bench -- rate
+	$(CARGO) run --locked --release --package bench -- idle
+	$(CARGO) run --locked --release --package bench -- deliver
+	$(CARGO) run --locked --release --package bench -- swap
+	$(CARGO) run --locked --release --package bench -- growth
 
 # The same tests with many more seeds and rounds; each reads HOLDFAST_SOAK as a factor.
 soak: packages
