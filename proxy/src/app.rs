@@ -218,6 +218,7 @@ impl Edge {
             gate: Gate::new(connections_max(config), config.limits.connections_per_source),
             plane,
             limits: ArcSwap::from_pointee(limits(config)),
+            handed_over: AtomicBool::new(false),
         });
 
         let (listeners, admin) = listen(config, cores, taken_over.as_mut())?;

@@ -49,6 +49,8 @@ use mill::{Built, Job};
 
 /// Changes taken from the database in one step.
 const CHANGES_MAX: u32 = 10_000;
+/// Rows after which a database that gives them counts as one that answers.
+const ROWS_PER_SIGN: u32 = 256;
 /// Distance of two builds after one that failed or was held; it doubles up to the longest.
 const BUILD_AGAIN: Duration = Duration::from_secs(30);
 const BUILD_AGAIN_MAX: Duration = Duration::from_secs(3600);
@@ -226,7 +228,7 @@ impl Follower {
                 self.basis = Some((uuid, NOTHING_LOADED));
             } else if other_file {
                 tracing::warn!(
-                    "the database is a copy of the one that the links came from; all of it is loaded, through the guard"
+                    "the database is in another file than before; all of it is loaded, through the guard"
                 );
                 self.look_ups.forget_all();
                 self.ask_load(now);
@@ -259,15 +261,15 @@ impl Follower {
         if !self.unread || *watermark == NOTHING_LOADED {
             return Ok(());
         }
-        if is_full(&self.links.load(), &self.config, &mut self.full) {
-            return Ok(());
-        }
         let mut taken = 0;
         let mut changes = Vec::new();
         let namespaces = &self.namespaces;
         let board = &self.board;
         let next = database.changes(*watermark, CHANGES_MAX, &mut |row| {
             taken += 1;
+            if taken % ROWS_PER_SIGN == 0 {
+                board.asks(clock::now()); // it is slow, perhaps, and not silent
+            }
             match change(&row, namespaces) {
                 Ok(change) => changes.push(change),
                 Err(reason) => {
@@ -277,6 +279,7 @@ impl Follower {
             }
             Ok(())
         })?;
+        self.board.answered();
         if next < *watermark {
             tracing::warn!(
                 "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
@@ -286,6 +289,16 @@ impl Follower {
             return Ok(());
         }
         *watermark = next;
+        let was_full = self.full;
+        if is_full(&self.links.load(), &self.config, &mut self.full) {
+            // What is known must still be changed and ended; the rest is found by look-ups.
+            let links = self.links.load();
+            let before = changes.len();
+            changes.retain(|change| links.get(change.namespace, &change.token).is_some());
+            self.board.withheld(before - changes.len());
+        } else if was_full {
+            self.ask_load(now);
+        }
         for change in &changes {
             self.look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
         }
@@ -559,7 +572,7 @@ fn is_full(links: &Links, config: &Config, said: &mut bool) -> bool {
         tracing::error!(
             bytes = links.bytes(),
             memory_max = config.memory_bytes_max,
-            "`links.memory_max` is reached: changes of links are not taken until there is room"
+            "`links.memory_max` is reached: new links are looked up one by one, not kept; raise it"
         );
     }
     *said = full;

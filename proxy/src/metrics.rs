@@ -433,6 +433,7 @@ fn owned(labels: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
 
 /// The help text of every metric, without prefix and `_total`.
 const HELP: &[(&str, &str)] = &[
+    ("abandoned_events", "Hits whose client left before the answer; they are recorded."),
     ("answer_duration_seconds", "Time from the parsed request to the finished answer."),
     ("answers", "Answers to recorded hits by what they promise of the record."),
     ("appended_events", "Events written to the journal."),
@@ -464,6 +465,10 @@ const HELP: &[(&str, &str)] = &[
     ("links_memory_bytes", "Memory of the links' table and overlay."),
     ("links_load_held", "1 while a complete load is held back by the guard."),
     ("links_refused", "Links of the database whose target cannot be approved."),
+    (
+        "links_withheld_changes",
+        "New links not taken because links.memory_max was reached; they are looked up.",
+    ),
     ("links_table_timestamp_seconds", "When the table was built."),
     ("look_ups", "Cold look-ups in the database by outcome."),
     ("missing_events", "Events that were damaged in the journal and could not be delivered, by sink."),
@@ -478,9 +483,8 @@ const HELP: &[(&str, &str)] = &[
     ("start_timestamp_seconds", "When this process started."),
     ("synced_events", "Events known to survive a power cut."),
     ("unrecorded_events", "Hits answered but not recorded: beyond the budget or the site's share."),
-    ("waived_events", "Hits answered though the journal could not take their record."),
-    ("abandoned_events", "Hits whose client left before the answer; they are recorded."),
     ("unrouted_requests", "Requests of a site's host that match no route."),
+    ("waived_events", "Hits answered though the journal could not take their record."),
     ("window_end_timestamp_seconds", "End of the current maintenance window, 0 without one."),
 ];
 

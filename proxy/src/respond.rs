@@ -6,7 +6,8 @@
 //! - No response may be stored by anyone: each one says `no-store`.
 //! - A redirect is a 302, never a 301, with an empty body.
 //! - HEAD gets the status and the fields of GET, `Content-Length` included, and no body.
-//! - The redirect and the pixel allocate only the field map of `http` itself.
+//! - The redirect allocates nothing, for it gets the emptied field map of the request; the pixel only
+//!   its own.
 //!
 //! It does not decide what the answer is, read a clock or do I/O.
 

@@ -42,6 +42,7 @@ fn links(view: &View, page: &Page) {
     page.gauge("links_load_held", &[], f64::from(u8::from(status.held.is_some())));
     page.gauge("links_absent", &[], status.absent as f64);
     page.gauge("links_refused", &[], view.links.refused() as f64);
+    page.counter("links_withheld_changes", &[], view.links.withheld_changes());
 }
 
 fn journal(view: &View, page: &Page) {

@@ -47,6 +47,9 @@ const CONNECTION_CAPS: &[(Refusal, &str)] = &[
 ];
 /// How long a new program may take to become ready after it got the sockets.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(120);
+/// How long the links may take to rest before a take-over; less than the other program waits for the
+/// answer.
+const PAUSE_WAIT: Duration = Duration::from_secs(8);
 /// How long the journal and the follower may take to end.
 const PART_WAIT: Duration = Duration::from_secs(10);
 
@@ -80,9 +83,13 @@ struct Control {
     ticks: u32,
     /// Another program asked to take over and did not; what was let go for it is to be taken up again.
     resume_due: bool,
+    /// Another program is about to take over.
+    handing_over: bool,
     journal_degraded: bool,
     /// For so many ticks a look-up has been under way for longer than anybody waits.
     hanging_ticks: u32,
+    /// How many times its patience the database has been silent by now.
+    silences: u128,
     /// Connections refused when it was said last, and when that was.
     refused: [u64; CONNECTION_CAPS.len()],
     refused_said_at: Option<Instant>,
@@ -158,8 +165,10 @@ async fn control(
         hand_overs,
         ticks: 0,
         resume_due: false,
+        handing_over: false,
         journal_degraded: false,
         hanging_ticks: 0,
+        silences: 0,
         refused: [0; CONNECTION_CAPS.len()],
         refused_said_at: None,
     };
@@ -233,12 +242,16 @@ impl Control {
     /// Counts a database that neither answers nor fails as one that fails.
     fn watch_database(&mut self, now: UnixMillis) {
         self.hanging_ticks = if self.edge.shared.look_ups.hangs() { self.hanging_ticks + 1 } else { 0 };
-        // Twice the longest time of a statement: what takes longer is none of the database's own waits.
+        // Twice the longest time of a statement, or between two rows: it fails by itself long before,
+        // unless the system below it does not come back.
         let patience = self.config.database.timeout * 2;
         let waited = self.edge.view.links.waits_for_database(now).max(TICK * self.hanging_ticks);
-        if waited > patience && self.edge.shared.vitals.database_is_up() {
+        let silences = waited.as_millis() / patience.as_millis().max(1);
+        if silences > self.silences && self.edge.shared.vitals.database_is_up() {
+            tracing::error!(waited_s = waited.as_secs(), "the database neither answers nor fails");
             self.edge.shared.vitals.observe(policy::Signal::Failed, now);
         }
+        self.silences = silences;
     }
 
     /// Says once when the journal cannot be written, and once when it can again.
@@ -368,12 +381,16 @@ impl Control {
 
     fn hand_over(&mut self, step: HandOver) {
         match step {
+            // One at a time; the line of the other one is closed.
+            HandOver::Asked(_) if self.handing_over => {}
             HandOver::Asked(stream) => {
+                self.handing_over = true;
+                self.resume_due = false;
                 let (follow, hand_overs) = (self.edge.follow_events.clone(), self.hand_overs.clone());
                 tokio::task::spawn_blocking(move || {
                     let (reply, rested) = sync_channel(1);
                     let rests = follow.send(follow::Event::Pause(reply)).is_ok()
-                        && rested.recv_timeout(PART_WAIT).is_ok();
+                        && rested.recv_timeout(PAUSE_WAIT).is_ok();
                     // The control thread may be ending for another reason.
                     let _ = hand_overs.blocking_send(HandOver::Rested(stream, rests));
                 });
@@ -383,6 +400,7 @@ impl Control {
                 tracing::error!(
                     "another program asked to take over, but the links could not be let go in time"
                 );
+                self.handing_over = false;
                 self.resume_due = true;
             }
             HandOver::Rested(stream, true) => {
@@ -409,6 +427,7 @@ impl Control {
                 tracing::error!(
                     "the other program did not take over; this one goes on once the data folder is free"
                 );
+                self.handing_over = false;
                 self.resume_due = true;
             }
             HandOver::Done => {}
@@ -428,6 +447,7 @@ impl Control {
         } else if edge.folder.is_locked() {
             let _ = std::fs::remove_file(hand_over_path);
         }
+        edge.shared.handed_over.store(replaced, Relaxed);
         edge.phase.send_replace(if replaced { Phase::HandedOver } else { Phase::Closing });
         let patience = config.listen.drain_min;
         while begun.elapsed() < patience && (!replaced || edge.shared.plane.connections() > 0) {

@@ -14,6 +14,7 @@ use crate::links::guard::{Counts, Held};
 pub struct Board {
     ready: AtomicBool,
     refused_changes: AtomicU64,
+    withheld_changes: AtomicU64,
     /// Since when the database has been asked for something and has not answered; zero when it has.
     asking_since: AtomicU64,
     // Taken by the follower several times a second and by readers when asked; held for a copy.
@@ -85,6 +86,16 @@ impl Board {
 
     pub(super) fn ready(&self) {
         self.ready.store(true, Relaxed);
+    }
+
+    pub(super) fn withheld(&self, changes: usize) {
+        self.withheld_changes.fetch_add(changes as u64, Relaxed);
+    }
+
+    /// New links that were not taken since the start, because `links.memory_max` was reached.
+    #[must_use]
+    pub fn withheld_changes(&self) -> u64 {
+        self.withheld_changes.load(Relaxed)
     }
 
     pub(super) fn refused_change(&self) {

@@ -50,13 +50,16 @@ pub(super) fn ask<'a, B>(
     let Some(named) = named_host(request).map_err(|Invalid| bad())? else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
-    if !has_sound_framing(request.headers()) || target_bytes(request.uri()) > TARGET_BYTES_MAX {
+    if !has_sound_framing(request.headers()) {
         return Err(bad());
     }
     let host = Host::parse(named, host_scratch).map_err(|_| bad())?;
     let Some(site) = sites.find(host) else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
+    if target_bytes(request.uri()) > TARGET_BYTES_MAX {
+        return Err(turned(Page::BadRequest, &site.pages, Refusal::BadRequest));
+    }
     let method = match *request.method() {
         http::Method::GET => Method::Get,
         http::Method::HEAD => Method::Head,

@@ -15,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub enum Phase {
 
 /// Most fields of a request's head.
 const HEADERS_MAX: usize = 64;
+/// Most connections that are taken from a listener's queue when the edge ends; no queue is longer.
+const QUEUE_MAX: u32 = 65_536;
 /// Pause after an accept that failed for want of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -163,15 +166,21 @@ pub(super) async fn accept(
             Err(_) => {}
         }
     }
-    if *phase.borrow() == Phase::Ending {
+    if !core.shared.handed_over.load(Relaxed) {
         // Whoever waits in the queue has connected: closing the listener would reset them. Where
         // another program has the socket, too, it takes them.
         let Ok(listener) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = listener.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                begin(&core, &connections, stream, peer);
+        for _ in 0..QUEUE_MAX {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    if stream.set_nonblocking(true).is_ok()
+                        && let Ok(stream) = TcpStream::from_std(stream)
+                    {
+                        begin(&core, &connections, stream, peer);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_shortage(&error) => break,
+                Err(_) => {}
             }
         }
     }
@@ -225,7 +234,7 @@ async fn connection(open: Open, entry: Rc<Entry>, stream: TcpStream, peer: Socke
     // Answers are one small write; waiting for more of them would only delay it.
     let _ = stream.set_nodelay(true);
     let limits = core.shared.limits.load_full();
-    // The kernel ends a connection whose client leaves an answer unacknowledged or unread.
+    // The kernel ends a connection whose client acknowledges nothing, or has no room, for so long.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_timeout));
     let service = service_fn(|request| {
         let (core, entry) = (Rc::clone(core), Rc::clone(&entry));

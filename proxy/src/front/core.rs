@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -71,6 +72,8 @@ pub struct Shared {
     pub plane: Arc<Plane>,
     /// Bounds; replaced whole by a reload.
     pub limits: ArcSwap<Limits>,
+    /// Another program accepts from the same sockets.
+    pub handed_over: AtomicBool,
 }
 
 /// One data thread.

@@ -214,6 +214,7 @@ fn answer(
 /// The location as a part of a chunk that many answers share: its bytes are copied once, and an
 /// allocation serves hundreds of answers. A chunk is free again when the last of them is encoded.
 fn carve(chunk: &mut BytesMut, location: &[u8]) -> Result<HeaderValue, Unsendable> {
+    chunk.clear(); // nothing of another answer, whatever became of that
     if chunk.capacity() < location.len() {
         chunk.reserve(LOCATIONS_BYTES.max(location.len()));
     }

@@ -49,7 +49,7 @@ pub(super) async fn serve<B>(core: &Core, peer: IpAddr, mut request: Request<B>)
 
 /// Does `step`; should it panic, this one request gets a page and nothing else is hurt.
 fn guarded(core: &Core, now: UnixMillis, step: impl FnOnce() -> Step) -> Step {
-    // What the step changes of the core is overwritten by the next request.
+    // What the step leaves half-done, in the scratch buffers and in the stager's, the next one clears.
     std::panic::catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
         core.counters().panics.one();
         Step::Turned(broken(core, now))

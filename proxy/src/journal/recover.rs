@@ -214,8 +214,23 @@ pub(super) fn examine(
         let path = folder.join(&entry.name);
         // What a second form of the same segment costs is told only if it is the one that is read.
         let before = (form == Form::Sealed && candidates.contains_key(&number)).then(|| report.clone());
-        let opened =
-            open_candidate(disk, &path, &entry.name, (number, form), id, access, unreadable, &mut report)?;
+        let opened = match open_candidate(
+            disk,
+            &path,
+            &entry.name,
+            (number, form),
+            id,
+            access,
+            unreadable,
+            &mut report,
+        ) {
+            // The log can be read; what is beside it is left for another time.
+            Err(_) if let Some(before) = before.clone() => {
+                report = before;
+                continue;
+            }
+            opened => opened?,
+        };
         if let (Some(before), Some(log)) = (before, candidates.get(&number)) {
             match opened {
                 Opened::Candidate(sealed) if sealed.number == number && sealed.records() > log.records() => {

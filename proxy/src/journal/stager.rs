@@ -23,6 +23,8 @@ pub struct Stager {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     buffer: Vec<u8>,
+    /// The end of the last whole frame: what an encoder that panicked left behind it is cut off.
+    whole: usize,
     records: u64,
     batch: u64,
     seed: u32,
@@ -71,6 +73,7 @@ impl Stager {
             shared: Arc::clone(shared),
             slot,
             buffer: Vec::new(),
+            whole: 0,
             records: 0,
             batch: 1,
             seed: frame::payload_seed(shared.id),
@@ -87,6 +90,7 @@ impl Stager {
         tag: Tag,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Batch, Refusal> {
+        self.buffer.truncate(self.whole);
         let staged = self.admit().and_then(|()| {
             let most = self.shared.config.record_bytes_max;
             frame::append(&mut self.buffer, self.seed, (at, tag), most, encode).map_err(|_| Refusal::TooLong)
@@ -94,6 +98,7 @@ impl Stager {
         match staged {
             Ok(_) => {
                 self.records += 1;
+                self.whole = self.buffer.len();
                 Ok(Batch(self.batch))
             }
             Err(refusal) => {
@@ -108,6 +113,8 @@ impl Stager {
         if self.records == 0 {
             return;
         }
+        self.buffer.truncate(self.whole);
+        self.whole = 0;
         self.slot.put(&mut self.buffer, std::mem::take(&mut self.records), self.batch);
         self.batch += 1;
         self.shared.bell.ring();

@@ -358,7 +358,10 @@ impl Builder {
 
     fn check_memory(&self) -> Result<(), TooLarge> {
         let pools = self.targets.bytes() + self.campaigns.bytes();
-        let needed_bytes = self.basis.bytes() + pools + self.rows.bytes_needed();
+        // While rows are put into their buckets these are there twice, and then each pool while it settles.
+        let rows = self.rows.bytes_needed();
+        let largest = self.targets.bytes().max(self.campaigns.bytes());
+        let needed_bytes = self.basis.bytes() + pools + rows.max(rows / 2 + largest);
         let full = self.targets.bytes().max(self.campaigns.bytes()) > POOL_BYTES_MAX / 2;
         if needed_bytes > self.settings.memory_bytes_max || full {
             return Err(TooLarge { needed_bytes, memory_bytes_max: self.settings.memory_bytes_max });

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A token is looked up by one request at a time; the others wait for its answer.
 //! - At most `in_flight_max` look-ups are under way, and nobody waits longer than `deadline`.
-//! - After one that took longer nobody waits at all, until the database has answered one again.
+//! - After one that took longer nobody waits at all, until it has come back, with whatever answer.
 //! - Nothing is looked up while the caller says that the database may not be asked.
 //! - Memory is bounded: `entries` links and misses, the least recently used go first.
 //! - A remembered miss ends after `miss_ttl`, and at once when the link arrives by another way.

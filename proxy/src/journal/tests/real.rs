@@ -242,6 +242,38 @@ fn what_can_not_be_staged_is_refused_and_named() {
     assert_eq!(journal.stats().refused.load(Relaxed), 3);
 }
 
+/// A request whose handling panicked while its record was encoded would have left half a frame in
+/// front of the next one, and the committer would have taken its bytes for lengths.
+#[test]
+fn an_encoder_that_panics_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened { journal, committer, .. } = opened(config(folder.path()), 1);
+    let mut stager = journal.stager(Arc::new(|| {}));
+    let broken = |stager: &mut Stager| {
+        let encode = std::panic::AssertUnwindSafe(|| {
+            stager.stage(NOW, Tag(1), |out| {
+                out.extend([0xff; 50]);
+                panic!("half-way");
+            })
+        });
+        assert!(std::panic::catch_unwind(encode).is_err());
+    };
+    broken(&mut stager);
+    assert_eq!(stager.stage(NOW, Tag(1), |out| out.extend(b"whole")), Ok(Batch(1)));
+    broken(&mut stager);
+    stager.flush();
+    assert_eq!(stager.stage(NOW, Tag(1), |out| out.extend(b"after")), Ok(Batch(2)));
+    drop(stager);
+    journal.stop();
+    committer.run();
+    assert_eq!(journal.status().synced, Sequence(2));
+    let mut reader = journal.reader(id(1), Sequence(0)).unwrap();
+    let mut records = Records::default();
+    reader.fill(10, 1 << 20, &mut records).unwrap();
+    let payloads: Vec<_> = records.iter().map(|(_, _, bytes)| bytes.to_vec()).collect();
+    assert_eq!(payloads, [b"whole", b"after"]);
+}
+
 #[test]
 fn settings_that_can_not_work_are_refused() {
     let refused = |alter: fn(&mut Config)| {
