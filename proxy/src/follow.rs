@@ -147,7 +147,7 @@ pub struct Follower {
     /// Who waits for the mill to rest.
     pausing: Option<SyncSender<()>>,
     failing: bool,
-    /// The bound on memory keeps changes from being taken.
+    /// The bound on memory keeps new links from being taken.
     full: bool,
 }
 
@@ -289,18 +289,19 @@ impl Follower {
             return Ok(());
         }
         *watermark = next;
-        let was_full = self.full;
-        if is_full(&self.links.load(), &self.config, &mut self.full) {
-            // What is known must still be changed and ended; the rest is found by look-ups.
-            let links = self.links.load();
-            let before = changes.len();
-            changes.retain(|change| links.get(change.namespace, &change.token).is_some());
-            self.board.withheld(before - changes.len());
-        } else if was_full {
-            self.ask_load(now);
-        }
+        // First of all, and of those that are not kept, too: what was looked up of them is outdated.
         for change in &changes {
             self.look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
+        }
+        let was_full = self.full;
+        let links = self.links.load();
+        if is_full(&links, &self.config, &mut self.full) {
+            // What is known must still be changed and ended; the rest is found by look-ups.
+            let all = changes.len();
+            changes.retain(|change| links.get(change.namespace, &change.token).is_some());
+            self.board.withheld(all - changes.len());
+        } else if was_full {
+            self.ask_load(now);
         }
         publish(&self.links, &self.namespaces, self.log.as_mut(), &mut self.unsynced, changes);
         // One chunk in a step: the log is synced and windows are seen in between.
@@ -562,7 +563,7 @@ enum Build {
     Fold,
 }
 
-/// Whether the links in service leave no room for a change; said once in the log.
+/// Whether the links in service leave no room for new ones; said once in the log.
 ///
 /// The overlay is folded long before, unless no table can be built: while a load is held, or the
 /// database holds more than fits.

@@ -102,24 +102,21 @@ pub(super) fn decide<B>(
         Decided::Redirect(location) => location.as_bytes(),
         Decided::Ready(_) => b"",
     };
-    match stage(core, seen, &asked, plan, &resolution, request.headers(), peer, now, (location, captures)) {
-        Ok(staged) => {
-            let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
-            Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
-        }
+    let staged =
+        stage(core, seen, &asked, plan, &resolution, request.headers(), peer, now, (location, captures));
+    let staged = match staged {
+        Ok(staged) => staged,
         // Only a redirect can be refused: readers of mail must not see an error for an image, and a
         // page says what it says without a record, too.
-        Err(crate::record::Refused) if plan != Plan::Redirect => {
-            let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
-            let staged = Some(Staged::Waived(Fate::Lost));
-            Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
-        }
+        Err(crate::record::Refused) if plan != Plan::Redirect => Some(Staged::Waived(Fate::Lost)),
         Err(crate::record::Refused) => {
             let page = Page::Refused(back(core, Notice::Unplanned, now));
             let why = Why::Refused(Refusal::Journal);
-            Step::Turned(turn(core, &Turned { page, pages: &asked.site.pages, why }, request))
+            return Step::Turned(turn(core, &Turned { page, pages: &asked.site.pages, why }, request));
         }
-    }
+    };
+    let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
+    Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
 }
 
 enum Missing {
