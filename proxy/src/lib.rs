@@ -8,6 +8,8 @@
 
 pub mod causes;
 pub mod clock;
+pub mod courtesy;
+
 pub mod event;
 pub mod metrics;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// labelled with the words of `event`, and `follow` answers the look-ups that `resolve` asks for.
 const FLOORS: &[&[&str]] = &[
     &["event"],
-    &["causes", "clock", "metrics"],
+    &["causes", "clock", "courtesy", "metrics"],
     &["route", "journal", "database"],
     &["links", "policy", "copies"],
     &["vitals", "resolve", "record", "forward"],

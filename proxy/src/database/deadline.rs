@@ -1,12 +1,14 @@
 //! The bound on a statement's time, held by SQLite's progress handler; a shell file, it reads the clock.
 
+use crate::courtesy;
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Instructions of SQLite's machine between two looks at the clock; some tens of microseconds.
-const INSTRUCTIONS: i32 = 10_000;
+/// Instructions of SQLite's machine between two looks at the clock, and two offers of the core; some
+/// tens of microseconds.
+const INSTRUCTIONS: i32 = 4_000;
 
 /// Ends statements that run past it. A call into the kernel that hangs can't be ended from here.
 #[derive(Debug)]
@@ -27,7 +29,10 @@ impl Deadline {
         connection.busy_timeout(timeout)?;
         connection.progress_handler(
             INSTRUCTIONS,
-            Some(move || nanoseconds(base.elapsed()) > watched.load(Relaxed)),
+            Some(move || {
+                courtesy::offer();
+                nanoseconds(base.elapsed()) > watched.load(Relaxed)
+            }),
         )?;
         let deadline = Self { base, until_ns, timeout };
         deadline.arm();

@@ -5,6 +5,7 @@ use super::sink::{Fault, Sink};
 use super::source::{Kept, Read, ReadFault, Source};
 use super::stats::Stats;
 use super::{Delivered, Place, Pump, Standing, Stretch};
+use crate::courtesy::Courtesy;
 use crate::database::{Committed, Delivery, Hit, KnownJournal, Reject, Twice};
 use crate::event::{Event, UnixMillis};
 use crate::journal::{JournalId, Sequence};
@@ -254,7 +255,9 @@ impl<'a> Portion<'a> {
     fn decode(&mut self, reader: &'a impl Read) -> Vec<(u64, u64)> {
         let mut gaps = Vec::new();
         let mut next = self.after.0 + 1;
+        let mut courtesy = Courtesy::default();
         for (sequence, at, payload) in reader.records() {
+            courtesy.step();
             let sequence = sequence.0;
             assert!(
                 sequence >= next && sequence <= self.through.0,

@@ -17,6 +17,7 @@ use super::frame::{RECORD_BYTES_CAP, Seeds, u32_at, u64_at};
 use super::segment::HEADER_BYTES;
 use super::walk::Window;
 use super::{Sequence, Tag};
+use crate::courtesy::{self, Courtesy};
 use crate::event::UnixMillis;
 
 /// Bytes of a block before what is compressed.
@@ -54,6 +55,7 @@ pub(super) struct Press<'f> {
     columns: Columns,
     out: Vec<u8>,
     footer: Footer,
+    courtesy: Courtesy,
 }
 
 /// The records of one block, field by field, because like compresses with like.
@@ -86,11 +88,13 @@ impl<'f> Press<'f> {
             columns: Columns::default(),
             out: Vec::new(),
             footer: Footer::default(),
+            courtesy: Courtesy::default(),
         })
     }
 
     /// Adds a record; sequences rise.
     pub(super) fn add(&mut self, sequence: u64, at: UnixMillis, tag: Tag, payload: &[u8]) -> io::Result<()> {
+        self.courtesy.step();
         let follows = self.columns.first + u64::from(self.columns.count) == sequence;
         let fits = self.columns.bytes() + payload.len() + COLUMN_BYTES_MAX <= self.block_bytes;
         if self.columns.count > 0 && !(follows && fits) {
@@ -135,6 +139,7 @@ impl<'f> Press<'f> {
         columns.times.extend_from_slice(&payloads);
         let raw = std::mem::take(&mut columns.times);
         let stored = self.compressor.compress(&raw)?;
+        courtesy::offer();
         let head = BlockHead {
             stored_bytes: length(stored.len()),
             raw_bytes: length(raw.len()),

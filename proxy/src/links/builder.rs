@@ -23,6 +23,7 @@ use super::record::{RECORD_BYTES_MAX, Record, put};
 use super::table::{Listed, Names, PLACE_BYTES, Parts, Stats, Table, bucket_of, records};
 use super::target::{self, Split, Target, approve};
 use super::{CAMPAIGN_BYTES_MAX, Found, Link, Links, Origin, Row, State, TOKEN_BYTES_MAX};
+use crate::courtesy::Courtesy;
 use crate::event::UnixMillis;
 
 /// The most refused rows that are listed; all are counted.
@@ -65,6 +66,7 @@ pub struct Builder {
     campaigns: Pool,
     spellings: HashMap<Box<str>, Result<Placed, target::Refused>>,
     rows: Rows,
+    courtesy: Courtesy,
     looked_up: u64,
     counts: Counts,
     refusals: Vec<Refusal>,
@@ -159,6 +161,7 @@ impl Builder {
             campaigns: Pool::new(settings.seed, 0),
             spellings: HashMap::new(),
             rows: Rows::default(),
+            courtesy: Courtesy::default(),
             looked_up: 0,
             counts: Counts::default(),
             refusals: Vec::new(),
@@ -171,6 +174,7 @@ impl Builder {
     /// [`TooLarge`] when the memory does not suffice; the load cannot go on then.
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), TooLarge> {
         self.counts.rows += 1;
+        self.courtesy.step();
         if let Err(reason) = self.record(row) {
             self.refuse(row, reason);
         }
@@ -376,11 +380,14 @@ fn for_each_known(
     links: &Links,
     mut each: impl FnMut(Listed<'_>) -> Result<(), TooLarge>,
 ) -> Result<(), TooLarge> {
+    let mut courtesy = Courtesy::default();
     for Change { namespace, token, entry } in links.overlay().iter() {
+        courtesy.step();
         let (found, origin) = (entry.found(), entry.origin());
         each(Listed { namespace, token: &token, found, origin, absent_since: None })?;
     }
     for listed in links.table().iter() {
+        courtesy.step();
         if links.overlay().get(listed.namespace, listed.token).is_none() {
             each(listed)?;
         }
@@ -440,8 +447,10 @@ fn arrange(rows: Rows, seed: u64) -> Arranged {
     let bucket = |record: &Record<'_>| bucket_of(seed, buckets, record.namespace, record.token) as usize;
 
     // The bytes of each bucket, then where its next record goes, in the end where it ends.
+    let mut courtesy = Courtesy::default();
     let mut places = vec![0u64; usize::try_from(buckets).expect("the rows fit into memory")];
     for (record, raw) in rows.chunks.iter().flat_map(|chunk| records(chunk)) {
+        courtesy.step();
         places[bucket(&record)] += raw.len() as u64;
     }
     let mut total = 0;
@@ -451,6 +460,7 @@ fn arrange(rows: Rows, seed: u64) -> Arranged {
     let mut sorted = vec![0u8; usize::try_from(total).expect("the rows fit into memory")];
     for chunk in rows.chunks {
         for (record, raw) in records(&chunk) {
+            courtesy.step();
             let place = &mut places[bucket(&record)];
             let from = *place as usize;
             sorted[from..from + raw.len()].copy_from_slice(raw);
@@ -461,6 +471,7 @@ fn arrange(rows: Rows, seed: u64) -> Arranged {
     let mut directory = Vec::with_capacity((places.len() + 1) * PLACE_BYTES);
     let (mut from, mut to, mut duplicates) = (0, 0, 0);
     for end in places {
+        courtesy.step();
         put::<PLACE_BYTES>(&mut directory, to as u64);
         duplicates += settle(&mut sorted, from..end as usize, &mut to);
         from = end as usize;
@@ -495,7 +506,9 @@ fn settle(sorted: &mut [u8], bucket: std::ops::Range<usize>, to: &mut usize) -> 
 
 fn count(bytes: &[u8]) -> Stats {
     let mut stats = Stats::default();
+    let mut courtesy = Courtesy::default();
     for (record, _) in records(bytes) {
+        courtesy.step();
         stats.links += 1;
         stats.live += u64::from(record.state == State::Live);
         stats.absent += u64::from(record.absent_since.is_some());

@@ -35,6 +35,7 @@ use super::log;
 use super::namespaces::{NAMES_MAX, Namespaces};
 use super::record::take;
 use super::table::{Names, Parts, Stats, Table};
+use crate::courtesy;
 use crate::event::UnixMillis;
 
 const MAGIC: &[u8; 8] = b"HFLINKS\n";
@@ -45,7 +46,7 @@ const HEADER_BYTES: usize = 64 + 5 * 8 + SECTIONS * 16 + 4;
 const HEADER_BYTES_MAX: u64 = 64 * 1024;
 /// Written and synced at a time, so that a snapshot never fills the disk's queue before the journal.
 const SLICE_BYTES: usize = 8 << 20;
-/// Read and checked at a time: small enough to be in the processor's cache for both.
+/// Read and checked at a time: small enough to be in the processor's cache for both; written at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// What a snapshot says beside its table.
@@ -337,7 +338,10 @@ fn write_file(path: &Path, generation: u64, table: &Table, meta: &Meta) -> io::R
     let mut bytes = 0;
     for part in std::iter::once(header.as_slice()).chain(sections) {
         for slice in part.chunks(SLICE_BYTES) {
-            file.write_all(slice)?;
+            for chunk in slice.chunks(CHUNK_BYTES) {
+                file.write_all(chunk)?;
+                courtesy::offer();
+            }
             if slice.len() == SLICE_BYTES {
                 file.sync_data()?;
             }
