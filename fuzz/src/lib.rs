@@ -20,7 +20,7 @@ use holdfast::journal::{self, JournalId, Records, Sequence, Tag, inspect};
 use holdfast::links::namespaces::Namespaces;
 use holdfast::links::{log, snapshot, target as link_target};
 use holdfast::respond::language::Language;
-use holdfast::route::{Host, HostMap, HostPattern, RawRoute, Route, Routes};
+use holdfast::route::{Host, HostMap, HostPattern, Manner, RawRoute, Route, Routes};
 use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderValue};
 
 /// Some language comes out, whatever a reader sends.
@@ -167,7 +167,13 @@ pub fn route(bytes: &[u8]) {
         .map(str::to_owned)
         .collect();
     let append = names.first().map_or_else(String::new, |name| format!("a={{{name}}}"));
-    let raw = RawRoute { kind: Kind::Click, path: pattern.into_owned(), token: names, append };
+    let raw = RawRoute {
+        kind: Kind::Click,
+        path: pattern.into_owned(),
+        token: names,
+        append,
+        manner: Manner::default(),
+    };
     let route = match Route::new(&raw) {
         Ok(route) => route,
         Err(faults) => {

@@ -4,7 +4,7 @@
 //! - Nothing of a request reaches a response. All that can be asked for here is a location that was
 //!   approved when its link was loaded, a page, a language and a method.
 //! - No response may be stored by anyone: each one says `no-store`.
-//! - A redirect is a 302, never a 301, with an empty body.
+//! - A redirect is a 302, or the 303 or 307 that its route asks for, never a 301, with an empty body.
 //! - HEAD gets the status and the fields of GET, `Content-Length` included, and no body.
 //! - The redirect allocates nothing, for it gets the emptied field map of the request; the pixel only
 //!   its own.
@@ -22,23 +22,33 @@ mod texts;
 
 use crate::event::Method;
 use crate::record::Recorded;
+use crate::route::{Image, Redirect};
 use body::Body;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-/// 302 to `location`, which must be the approved value byte for byte; only a recorded hit is redirected.
+/// A redirect to `location`, which must be the approved value byte for byte; only a recorded hit is redirected.
 ///
 /// `spare` is a map of fields whose memory is used again; nothing of its content is.
 #[must_use]
-pub fn redirect(location: HeaderValue, _proof: &Recorded, mut spare: HeaderMap) -> Response<Body> {
+pub fn redirect(
+    manner: Redirect,
+    location: HeaderValue,
+    _proof: &Recorded,
+    mut spare: HeaderMap,
+) -> Response<Body> {
     spare.clear();
     spare.insert(LOCATION, location);
     spare.insert(CACHE_CONTROL, NO_STORE);
     spare.insert(X_ROBOTS_TAG, NOINDEX);
     spare.insert(CONTENT_LENGTH, ZERO);
     let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::FOUND;
+    *response.status_mut() = match manner {
+        Redirect::Found => StatusCode::FOUND,
+        Redirect::SeeOther => StatusCode::SEE_OTHER,
+        Redirect::Temporary => StatusCode::TEMPORARY_REDIRECT,
+    };
     *response.headers_mut() = spare;
     response
 }
@@ -48,12 +58,16 @@ pub fn redirect(location: HeaderValue, _proof: &Recorded, mut spare: HeaderMap) 
 /// Mail clients fetch it again at each opening, and never see an error: the image caches in front of
 /// large mailboxes keep a first error for a long time.
 #[must_use]
-pub fn pixel(method: Method) -> Response<Body> {
-    let mut response = Response::new(body_for(method, Bytes::from_static(&PIXEL)));
+pub fn pixel(image: Image, method: Method) -> Response<Body> {
+    let (content, of_type) = match image {
+        Image::Gif => (GIF.as_slice(), IMAGE_GIF),
+        Image::Png => (PNG.as_slice(), IMAGE_PNG),
+    };
+    let mut response = Response::new(body_for(method, Bytes::from_static(content)));
     let fields = response.headers_mut();
-    fields.insert(CONTENT_TYPE, IMAGE_GIF);
+    fields.insert(CONTENT_TYPE, of_type);
     fields.insert(CACHE_CONTROL, NO_STORE_PIXEL);
-    fields.insert(CONTENT_LENGTH, PIXEL_BYTES);
+    fields.insert(CONTENT_LENGTH, content.len().into());
     response
 }
 
@@ -69,13 +83,13 @@ const NOINDEX: HeaderValue = HeaderValue::from_static("noindex");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_STORE_PIXEL: HeaderValue = HeaderValue::from_static("no-cache, no-store, max-age=0");
 const IMAGE_GIF: HeaderValue = HeaderValue::from_static("image/gif");
+const IMAGE_PNG: HeaderValue = HeaderValue::from_static("image/png");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
-const PIXEL_BYTES: HeaderValue = HeaderValue::from_static("43");
 
 /// A transparent GIF89a of 1 × 1 pixel whose image data ends with the proper end code, which some
 /// of the 43-byte images in wide use lack.
 #[rustfmt::skip]
-const PIXEL: [u8; 43] = [
+const GIF: [u8; 43] = [
     b'G', b'I', b'F', b'8', b'9', b'a',
     1, 0, 1, 0, 0x80, 0, 0, // screen: 1 × 1, a palette of two colours
     0, 0, 0, 0xff, 0xff, 0xff, // black, white
@@ -85,17 +99,37 @@ const PIXEL: [u8; 43] = [
     0x3b,
 ];
 
+/// A transparent PNG of 1 × 1 pixel, grey with alpha.
+#[rustfmt::skip]
+const PNG: [u8; 68] = [
+    0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a,
+    0, 0, 0, 13, b'I', b'H', b'D', b'R',
+    0, 0, 0, 1, 0, 0, 0, 1, 8, 4, 0, 0, 0, // 1 × 1, eight bits each of grey and alpha
+    0xb5, 0x1c, 0x0c, 0x02,
+    0, 0, 0, 11, b'I', b'D', b'A', b'T',
+    0x78, 0x9c, 0x63, 0x60, 0x60, 0, 0, 0, 3, 0, 1, // deflated: no filter, black, transparent
+    0xb8, 0xad, 0x3a, 0x63,
+    0, 0, 0, 0, b'I', b'E', b'N', b'D',
+    0xae, 0x42, 0x60, 0x82,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body::Body as _;
 
     #[test]
-    fn redirect_is_a_302_that_nobody_stores() {
+    fn redirect_is_temporary_and_nobody_stores_it() {
+        for &manner in Redirect::ALL {
+            let location = HeaderValue::from_static("https://example.com/");
+            let response = redirect(manner, location, &Recorded::sample(), HeaderMap::new());
+            assert_eq!(response.status(), manner.status());
+            assert!(![301, 308].contains(&manner.status()));
+        }
         let location = HeaderValue::from_static("https://example.com/a?b=c#d");
         let mut spare = HeaderMap::new();
         spare.insert("x-of-the-request", HeaderValue::from_static("nothing of it comes back"));
-        let response = redirect(location.clone(), &Recorded::sample(), spare);
+        let response = redirect(Redirect::Found, location.clone(), &Recorded::sample(), spare);
         assert_eq!(response.status(), 302);
         assert_eq!(response.headers()[LOCATION], location);
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
@@ -107,7 +141,7 @@ mod tests {
 
     #[test]
     fn pixel_is_43_bytes_of_gif() {
-        let response = pixel(Method::Get);
+        let response = pixel(Image::Gif, Method::Get);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()[CONTENT_TYPE], "image/gif");
         assert_eq!(response.headers()[CACHE_CONTROL], "no-cache, no-store, max-age=0");
@@ -119,8 +153,19 @@ mod tests {
     }
 
     #[test]
+    fn pixel_is_68_bytes_of_png_where_a_route_asks_for_it() {
+        let response = pixel(Image::Png, Method::Get);
+        assert_eq!(response.headers()[CONTENT_TYPE], "image/png");
+        assert_eq!(response.headers()[CONTENT_LENGTH], "68");
+        let Body::Full(image) = response.body() else { panic!("no image") };
+        assert!(image.starts_with(b"\x89PNG\r\n\x1a\n"));
+        // Each chunk is followed by the CRC-32 of its type and content; that of the empty end is known.
+        assert!(image.ends_with(b"\0\0\0\0IEND\xae\x42\x60\x82"));
+    }
+
+    #[test]
     fn head_of_the_pixel_has_the_fields_and_no_body() {
-        let (get, head) = (pixel(Method::Get), pixel(Method::Head));
+        let (get, head) = (pixel(Image::Gif, Method::Get), pixel(Image::Gif, Method::Head));
         assert_eq!((get.status(), get.headers()), (head.status(), head.headers()));
         assert!(matches!(head.body(), Body::Empty));
     }

@@ -22,12 +22,14 @@
 
 mod append;
 mod host;
+mod manner;
 mod pattern;
 pub mod presets;
 mod token;
 
 pub use append::{Append, AppendFault};
 pub use host::{Host, HostFault, HostMap, HostPattern, HostPatternFault};
+pub use manner::{Image, Manner, Redirect, Unknown};
 pub use pattern::{CAPTURES_MAX, Flaw, Pattern, PatternFault, Values};
 pub use token::TokenFault;
 
@@ -116,6 +118,7 @@ pub struct Route {
     pattern: Pattern,
     token: Token,
     append: Append,
+    manner: Manner,
 }
 
 impl Route {
@@ -128,7 +131,9 @@ impl Route {
         let token = Token::new(&raw.token, &pattern).map_err(RouteFault::Token);
         let append = Append::parse(&raw.append, &pattern).map_err(RouteFault::Append);
         match (token, append) {
-            (Ok(token), Ok(append)) => Ok(Self { kind: raw.kind, pattern, token, append }),
+            (Ok(token), Ok(append)) => {
+                Ok(Self { kind: raw.kind, pattern, token, append, manner: raw.manner })
+            }
             (token, append) => Err(token.err().into_iter().chain(append.err()).collect()),
         }
     }
@@ -150,6 +155,12 @@ impl Route {
     pub fn append(&self) -> &Append {
         &self.append
     }
+
+    /// How its answers look.
+    #[must_use]
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
 }
 
 /// A route as it stands in a configuration or preset, not yet checked.
@@ -163,6 +174,8 @@ pub struct RawRoute {
     pub token: Vec<String>,
     /// Query parameters for the target, as [`Append::parse`] reads them; empty for none.
     pub append: String,
+    /// How its answers look.
+    pub manner: Manner,
 }
 
 /// What is wrong with a route, by the key that has to be changed.

@@ -187,6 +187,26 @@ impl Section<'_> {
         self.take(key, default, parse, show)
     }
 
+    /// One of a few HTTP statuses.
+    pub(super) fn status<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        statuses: &[(u16, T)],
+    ) -> T {
+        let parse = |node: &Node| {
+            let known = |number| statuses.iter().find(|&&(status, _)| i64::from(status) == number);
+            node.whole().and_then(known).map(|&(_, value)| value).ok_or_else(|| {
+                let all: Vec<String> = statuses.iter().map(|(status, _)| status.to_string()).collect();
+                Wrong::new(node.shown(), all.join(", "))
+            })
+        };
+        let show = |value: &T| {
+            statuses.iter().find(|(_, known)| known == value).map_or_else(String::new, |(s, _)| s.to_string())
+        };
+        self.take(key, default, parse, show)
+    }
+
     /// A text that `parse` makes into a value.
     pub(super) fn text<T: Clone>(
         &mut self,

@@ -8,7 +8,9 @@ use crate::event::Kind;
 use crate::respond::brand::{Brand, Logo};
 use crate::respond::colour::Colour;
 use crate::respond::language::Language;
-use crate::route::{HostPattern, RawRoute, Route, RouteFault, Routes, presets};
+use crate::route::{
+    HostPattern, Image, Manner, RawRoute, Redirect, Route, RouteFault, Routes, Unknown, presets,
+};
 
 use super::fault::{Origin, Wrong, quoted};
 use super::reader::Section;
@@ -225,7 +227,8 @@ fn read_route(s: &mut Section<'_>) -> Option<Written> {
     let token = if s.has("token") { names.into_iter().map(|(name, _)| name).collect() } else { Vec::new() };
     let append = optional(s, "append", "query parameters such as \"id={contact}\"").unwrap_or_default();
     let place = s.choice("place", Place::Before, &[("before", Place::Before), ("after", Place::After)]);
-    let raw = RawRoute { kind, path: path?, token, append };
+    let manner = read_manner(s);
+    let raw = RawRoute { kind, path: path?, token, append, manner };
     match Route::new(&raw) {
         Ok(route) => {
             Some(Written { route, place, origin: s.origin_of("path"), path: format!("{}.path", s.path()) })
@@ -237,6 +240,16 @@ fn read_route(s: &mut Section<'_>) -> Option<Written> {
             None
         }
     }
+}
+
+fn read_manner(s: &mut Section<'_>) -> Manner {
+    let redirects = Redirect::ALL.iter().map(|&redirect| (redirect.status(), redirect));
+    let redirect = s.status("redirect", Redirect::default(), &redirects.collect::<Vec<_>>());
+    let unknowns = Unknown::ALL.iter().map(|&unknown| (unknown.status(), unknown));
+    let unknown = s.status("unknown", Unknown::default(), &unknowns.collect::<Vec<_>>());
+    let images = Image::ALL.iter().map(|&image| (image.label(), image));
+    let image = s.choice("image", Image::default(), &images.collect::<Vec<_>>());
+    Manner { redirect, unknown, image }
 }
 
 fn report(s: &mut Section<'_>, raw: &RawRoute, fault: &RouteFault) {

@@ -273,7 +273,7 @@ fn sites_and_hosts() {
     check(
         "[[site]]\nname = 'last'\nhosts = []\npreset = ''",
         &[
-            "1: site[1].route: missing; allowed: at least one [[site.route]], or a preset (\"dotdigital\")",
+            "1: site[1].route: missing; allowed: at least one [[site.route]], or a preset (\"dotdigital\", \"listmonk\")",
             &format!("3: site[1].hosts: found no host; allowed: at least one host; {host}"),
             "6: site[2].name: found \"last\", which site[1] has; give each site a name of its own",
         ],
@@ -283,7 +283,7 @@ fn sites_and_hosts() {
          time_zone = 'Europe/Lodnon'\nnamespace = ''",
         &[
             "2: site[1].name: found \"über\"; allowed: a name of 1 to 64 letters, digits, - _ or .",
-            "4: site[1].preset: found \"dotdigitl\"; allowed: \"dotdigital\" (did you mean \"dotdigital\"?)",
+            "4: site[1].preset: found \"dotdigitl\"; allowed: \"dotdigital\", \"listmonk\" (did you mean \"dotdigital\"?)",
             "5: site[1].language: found \"EN\"; allowed: \"en\", \"de\", \"fr\", \"es\" (did you mean \"en\"?)",
             "6: site[1].time_zone: found \"Europe/Lodnon\"; allowed: a time zone by its IANA name, such as \
              \"Europe/London\" (did you mean Europe/London?)",
@@ -354,6 +354,14 @@ fn routes() {
             "10: site[1].route[3].path: found \"/{token:alnum}-{b:alnum}-{c:alnum}/o.gif\", which is never \
              reached: all its paths belong to \
              \"/{account:alnum}-{campaign:alnum}-{contact:alnum}/o.gif\" of the preset dotdigital; remove it",
+        ],
+    );
+    starts(
+        faults("[[site.route]]\npath = '/c/{token}'\nredirect = 301\nunknown = '404'\nimage = 'jpg'\n"),
+        &[
+            "7: site[1].route[1].redirect: found 301; allowed: 302, 303, 307",
+            "8: site[1].route[1].unknown: found \"404\"; allowed: 404, 400",
+            "9: site[1].route[1].image: found \"jpg\"; allowed: \"gif\", \"png\"",
         ],
     );
     let text = format!("{site}[[site.route]]\npath = '/{{token:rest}}'\nkind = 'open'\nplace = 'after'\n");

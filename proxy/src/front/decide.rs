@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::ask::{Asked, Turned, Why, ask};
 use super::core::{Core, Scratch, Seen};
@@ -24,6 +24,7 @@ use crate::respond;
 use crate::respond::body::Body;
 use crate::respond::language::Language;
 use crate::respond::pages::{Back, Page};
+use crate::route::{Redirect, Unknown};
 
 /// How much is allocated at once for locations.
 const LOCATIONS_BYTES: usize = 32 << 10;
@@ -47,7 +48,7 @@ pub(super) struct Hit {
 /// The answer, but for the proof that a redirect needs.
 pub(super) enum Decided {
     /// To this target.
-    Redirect(HeaderValue),
+    Redirect(Redirect, HeaderValue),
     /// Anything else.
     Ready(Response<Body>),
 }
@@ -99,7 +100,7 @@ pub(super) fn decide<B>(
         }
     };
     let location = match &answer {
-        Decided::Redirect(location) => location.as_bytes(),
+        Decided::Redirect(_, location) => location.as_bytes(),
         Decided::Ready(_) => b"",
     };
     let staged =
@@ -184,6 +185,7 @@ fn answer(
     now: UnixMillis,
     (appended, locations): (&mut Vec<u8>, &mut BytesMut),
 ) -> Result<Decided, Unsendable> {
+    let manner = asked.matched.route.manner();
     let page = match (plan, resolution) {
         (Plan::Redirect, Resolution::Live(link)) => {
             let append = asked.matched.route.append();
@@ -194,9 +196,9 @@ fn answer(
             } else {
                 link.target.as_bytes()
             };
-            return carve(locations, location).map(Decided::Redirect);
+            return carve(locations, location).map(|location| Decided::Redirect(manner.redirect, location));
         }
-        (Plan::Pixel, _) => return Ok(Decided::Ready(respond::pixel(asked.method))),
+        (Plan::Pixel, _) => return Ok(Decided::Ready(respond::pixel(manner.image, asked.method))),
         (Plan::Gone(Outcome::Expired), _) => Page::Expired,
         (Plan::Gone(Outcome::Disabled), _) => Page::Disabled,
         (Plan::Gone(_), _) => Page::Deleted,
@@ -205,7 +207,11 @@ fn answer(
         (Plan::NotFound | Plan::Redirect, _) => Page::Unknown,
     };
     let pages = &asked.site.pages;
-    Ok(Decided::Ready(pages.answer(page, pages.language_for(headers), asked.method)))
+    let mut response = pages.answer(page, pages.language_for(headers), asked.method);
+    if plan == Plan::NotFound && manner.unknown == Unknown::BadRequest {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    Ok(Decided::Ready(response))
 }
 
 /// The location as a part of a chunk that many answers share: its bytes are copied once, and an
@@ -261,7 +267,7 @@ fn stage(
         outcome: plan.outcome(),
         class,
         verdict: verdict(asked.method, headers),
-        status: plan.status(),
+        status: plan.status(asked.matched.route.manner()),
         site: site.name.as_bytes(),
         namespace: &site.namespace_name,
         host: asked.host.as_bytes(),

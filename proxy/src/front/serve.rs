@@ -30,17 +30,20 @@ pub(super) async fn serve<B>(core: &Core, peer: IpAddr, mut request: Request<B>)
             core.with(|seen| decide(core, seen, &request, peer, now, Some((&key, &answer))))
         });
     }
-    let has_body = has_body(request.headers());
+    // Where the request's end lies is not certain.
+    let mut last = has_body(request.headers());
     let (mut response, ended) = match step {
         Step::Hit(hit) => {
             let (proof, ended) = prove(core, hit.account).await;
             (answer(hit.answer, proof.as_ref(), std::mem::take(request.headers_mut())), ended)
         }
-        Step::Turned(page) => (page, Instant::now()),
+        Step::Turned(page) => {
+            last |= page.status() == StatusCode::BAD_REQUEST;
+            (page, Instant::now())
+        }
         Step::LookUp(_) => unreachable!("an answered look-up is not asked for again"),
     };
-    let is_bad = response.status() == StatusCode::BAD_REQUEST;
-    if core.phase.get() > Phase::Open || has_body || is_bad {
+    if core.phase.get() > Phase::Open || last {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     core.counters().answer_time.observe(ended.duration_since(begun));
@@ -58,8 +61,10 @@ fn guarded(core: &Core, now: UnixMillis, step: impl FnOnce() -> Step) -> Step {
 
 fn answer(answer: Decided, proof: Option<&Recorded>, spare: HeaderMap) -> Response<Body> {
     match (answer, proof) {
-        (Decided::Redirect(location), Some(recorded)) => respond::redirect(location, recorded, spare),
+        (Decided::Redirect(manner, location), Some(recorded)) => {
+            respond::redirect(manner, location, recorded, spare)
+        }
         (Decided::Ready(response), _) => response,
-        (Decided::Redirect(_), None) => unreachable!("a known link's hit is always staged"),
+        (Decided::Redirect(..), None) => unreachable!("a known link's hit is always staged"),
     }
 }

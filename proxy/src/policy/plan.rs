@@ -7,6 +7,7 @@
 
 use super::{Health, Part};
 use crate::event::{Kind, Outcome, UnixMillis};
+use crate::route::Manner;
 
 /// What is known of the link that a token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,11 +39,11 @@ pub enum Plan {
     Gone(Outcome),
     /// 503: the maintenance page.
     Maintenance(Notice),
-    /// 404: the page for a link that nobody knows.
+    /// 404, or as the route has it: the page for a link that nobody knows.
     NotFound,
     /// 200: the pixel.
     Pixel,
-    /// 302 to the link's target.
+    /// 302, or as the route has it, to the link's target.
     Redirect,
 }
 
@@ -59,15 +60,15 @@ impl Plan {
         }
     }
 
-    /// The answer's HTTP status.
+    /// The answer's HTTP status on a route of this manner.
     #[must_use]
-    pub const fn status(self) -> u16 {
+    pub const fn status(self, manner: Manner) -> u16 {
         match self {
             Self::Gone(_) => 410,
             Self::Maintenance(_) => 503,
-            Self::NotFound => 404,
+            Self::NotFound => manner.unknown.status(),
             Self::Pixel => 200,
-            Self::Redirect => 302,
+            Self::Redirect => manner.redirect.status(),
         }
     }
 }
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn answers_have_their_status_and_outcome() {
-        let shown = |plan: Plan| (plan.status(), plan.outcome());
+        let shown = |plan: Plan| (plan.status(Manner::default()), plan.outcome());
         assert_eq!(shown(Plan::Redirect), (302, Outcome::Redirected));
         assert_eq!(shown(Plan::Pixel), (200, Outcome::Shown));
         assert_eq!(shown(Plan::NotFound), (404, Outcome::Unknown));

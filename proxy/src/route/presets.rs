@@ -2,10 +2,13 @@
 
 use serde::Deserialize;
 
-use super::RawRoute;
+use super::{Image, Manner, RawRoute, Redirect, Unknown};
 use crate::event::Kind;
 
-const PRESETS: &[(&str, &str)] = &[("dotdigital", include_str!("presets/dotdigital.toml"))];
+const PRESETS: &[(&str, &str)] = &[
+    ("dotdigital", include_str!("presets/dotdigital.toml")),
+    ("listmonk", include_str!("presets/listmonk.toml")),
+];
 
 /// The names of all presets.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -35,12 +38,25 @@ struct Entry {
     token: Vec<String>,
     #[serde(default)]
     append: String,
+    redirect: Option<u16>,
+    unknown: Option<u16>,
+    image: Option<String>,
 }
 
 impl Entry {
     fn into_raw(self) -> RawRoute {
         let kind = Kind::from_label(&self.kind).expect("a test reads every preset");
-        RawRoute { kind, path: self.path, token: self.token, append: self.append }
+        let usual = Manner::default();
+        let known = "a test reads every preset";
+        let redirect = |status| Redirect::ALL.iter().find(|all| all.status() == status).expect(known);
+        let unknown = |status| Unknown::ALL.iter().find(|all| all.status() == status).expect(known);
+        let image = |label| Image::ALL.iter().find(|all| all.label() == label).expect(known);
+        let manner = Manner {
+            redirect: self.redirect.map_or(usual.redirect, |status| *redirect(status)),
+            unknown: self.unknown.map_or(usual.unknown, |status| *unknown(status)),
+            image: self.image.map_or(usual.image, |label| *image(label)),
+        };
+        RawRoute { kind, path: self.path, token: self.token, append: self.append, manner }
     }
 }
 

@@ -10,7 +10,7 @@ fn preset() -> Routes {
 
 fn route(kind: Kind, path: &str, token: &[&str]) -> Result<Route, Vec<RouteFault>> {
     let token = token.iter().map(|&name| name.to_owned()).collect();
-    Route::new(&RawRoute { kind, path: path.into(), token, append: String::new() })
+    Route::new(&RawRoute { kind, path: path.into(), token, append: String::new(), manner: Manner::default() })
 }
 
 /// Index, kind, token and parameters of a path.
@@ -107,8 +107,13 @@ fn faults_come_all_at_once_with_their_keys() {
         let faults = Route::new(raw).expect_err("faults");
         faults.iter().map(|fault| (fault.key(), fault.to_string())).collect::<Vec<_>>()
     };
-    let raw =
-        RawRoute { kind: Kind::Click, path: "/{a}".into(), token: vec!["b".into()], append: "x={c}".into() };
+    let raw = RawRoute {
+        kind: Kind::Click,
+        path: "/{a}".into(),
+        token: vec!["b".into()],
+        append: "x={c}".into(),
+        manner: Manner::default(),
+    };
     assert_eq!(
         faults(&raw),
         [

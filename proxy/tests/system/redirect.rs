@@ -69,6 +69,25 @@ fn targets_are_repaired_as_browsers_do() {
 }
 
 #[test]
+fn a_route_answers_in_the_manner_of_its_system() {
+    let site = "[[site]]\nname = \"list\"\nhosts = [\"list.test\"]\npreset = \"listmonk\"\n";
+    let link = "5f1c0d4e-0000-4000-8000-00000000000a";
+    let edge = Edge::with(
+        &configuration(site),
+        &format!("namespace,token,url\nlist,{link},https://example.com/listed\n"),
+    );
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let known = edge.get("list.test", &format!("/link/{link}/{nobody}/{nobody}"));
+    assert_eq!((known.status, known.header("location")), (307, Some("https://example.com/listed")));
+    let unknown = edge.get("list.test", &format!("/link/{nobody}/{nobody}/{nobody}"));
+    assert_eq!(unknown.status, 400);
+    let pixel = edge.get("list.test", &format!("/campaign/{nobody}/{nobody}/px.png"));
+    assert_eq!((pixel.status, pixel.header("content-type")), (200, Some("image/png")));
+    assert!(pixel.body.starts_with(b"\x89PNG"));
+    edge.wait_count("select count(*) from hits where status in (307, 400, 200)", 3);
+}
+
+#[test]
 fn a_pixel_is_always_an_image() {
     let edge = edge();
     for path in ["/o/anything", "/UAA-6RZBM-UWW3JN/o.gif"] {
