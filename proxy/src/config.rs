@@ -187,7 +187,7 @@ fn read(s: &mut Section<'_>) -> Config {
     let config = Config {
         links: s.table("links", |s| Links::read(s, &data, &database)),
         journal: s.table("journal", |s| Journal::read(s, &data)),
-        deliver: s.table("deliver", Deliver::read),
+        deliver: s.table("deliver", |s| Deliver::read(s, &database)),
         record: s.table("record", Record::read),
         address: s.table("privacy", tables::read_privacy),
         admin: s.table("admin", Admin::read),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::database::Migrate;
+use crate::database::{Migrate, Source};
 use crate::deliver;
 use crate::follow;
 use crate::journal::{self, Mode};
@@ -80,8 +80,8 @@ impl Listen {
 /// `[database]`: where links come from and hits go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
-    /// The SQLite file.
-    pub path: PathBuf,
+    /// Which database, and how to reach it.
+    pub source: Source,
     /// Whether the schema is brought up to date at start.
     pub migrate: Migrate,
     /// How often changed links are asked for.
@@ -98,7 +98,7 @@ impl Database {
         let allowed = "\"sqlite:FILE\", FILE relative to the configuration's folder";
         let url = s.text("url", default, allowed, |url| parse_url(url, allowed), String::clone);
         Self {
-            path: s.resolve(url.strip_prefix("sqlite:").unwrap_or_default()),
+            source: Source::Sqlite(s.resolve(url.strip_prefix("sqlite:").unwrap_or_default())),
             migrate: s.choice(
                 "migrate",
                 Migrate::Auto,
@@ -147,7 +147,7 @@ impl Links {
         Self {
             follow: follow::Config {
                 folder: data.join("links"),
-                database: database.path.clone(),
+                database: database.source.clone(),
                 timeout: database.timeout,
                 poll: database.poll,
                 reload_every,
@@ -230,7 +230,7 @@ pub struct Deliver {
 
 impl Deliver {
     /// Reads the table for the edge of that name.
-    pub(super) fn read(s: &mut Section<'_>) -> Self {
+    pub(super) fn read(s: &mut Section<'_>, database: &Database) -> Self {
         Self {
             pump: deliver::Config {
                 batch_rows: s.number("batch_rows", 50_000, 1..=1_000_000),
@@ -238,7 +238,7 @@ impl Deliver {
                 rows_per_second_max: s.number("rows_per_second_max", 0, 0..=10_000_000),
                 reject_rate_max: s.share("reject_rate_max", "1%", "0%"..="100%").fraction(),
                 retry_max: s.span("retry_max", "30s", "1s"..="10m"),
-                ..deliver::Config::new("sqlite")
+                ..deliver::Config::new(database.source.kind())
             },
             every: s.span("every", "200ms", "10ms"..="1m"),
         }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::database::Source;
 use crate::event::{Kind, UnixMillis};
 use crate::journal::Mode;
 use crate::policy::Part;
@@ -68,7 +69,7 @@ fn a_minimal_configuration_takes_the_defaults() {
     let config = place.parse(SITE, &[]).unwrap();
     assert_eq!(config.listen.http, ["0.0.0.0:8080".parse().unwrap()]);
     assert_eq!(config.data, place.file("data"));
-    assert_eq!(config.database.path, place.file("holdfast.db"));
+    assert_eq!(config.database.source, Source::Sqlite(place.file("holdfast.db")));
     assert_eq!(config.links.follow.guard.forget_after, Duration::from_secs(30 * 86_400));
     assert_eq!(config.links.follow.guard.drop_max_ppm, 10_000);
     assert_eq!(config.journal.recorder.wait_max, Duration::from_millis(100));

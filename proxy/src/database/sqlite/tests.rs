@@ -70,7 +70,7 @@ fn creating_makes_a_whole_database_and_never_over_another() {
     let first = fixture.open(Access::ReadWrite).identity();
     assert!(matches!(create(&fixture.path(), UnixMillis(2)), Err(Error::Refused(_))));
     assert_eq!(fixture.open(Access::ReadWrite).identity(), first);
-    assert_eq!(fixture.open(Access::ReadOnly).schema(), SCHEMA);
+    assert_eq!(fixture.open(Access::ReadOnly).schema(), migrations::SCHEMA);
     assert_ne!(Fixture::new().open(Access::ReadOnly).identity().uuid, first.uuid);
 }
 
@@ -213,7 +213,7 @@ fn plain_statements_are_followed() {
     for (sql, wanted) in cases {
         other.execute_batch(sql).unwrap();
         let mut found = Vec::new();
-        watermark = database.changes(watermark, 100, &mut tokens(&mut found)).unwrap();
+        watermark = database.changes(watermark, 100, &mut tokens(&mut found)).unwrap().next;
         found.sort();
         let mut wanted: Vec<_> = wanted.iter().map(|&(token, deleted)| (token.to_owned(), deleted)).collect();
         wanted.sort();
@@ -231,11 +231,11 @@ fn changes_come_in_portions_and_a_step_back_shows() {
     let mut watermark = Watermark::default();
     let end = database.load(&mut |_| Ok(())).unwrap().watermark;
     while watermark < end {
-        watermark = database.changes(watermark, 3, &mut tokens(&mut found)).unwrap();
+        watermark = database.changes(watermark, 3, &mut tokens(&mut found)).unwrap().next;
     }
     assert_eq!(found.len(), 10);
     let beyond = Watermark(end.0 + 1_000_000);
-    assert_eq!(database.changes(beyond, 3, &mut |_| Ok(())).unwrap(), end);
+    assert_eq!(database.changes(beyond, 3, &mut |_| Ok(())).unwrap().next, end);
 }
 
 #[test]
