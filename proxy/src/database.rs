@@ -1,4 +1,4 @@
-//! The database of links and hits: SQLite in one file, or PostgreSQL.
+//! The database of links and hits: SQLite in one file, or PostgreSQL, behind one set of calls.
 //!
 //! Invariants, whatever the database:
 //! - Opening never creates anything; only [`create`] does.
@@ -16,9 +16,13 @@ mod error;
 mod hits;
 mod links;
 mod migrations;
+pub mod postgres;
 mod source;
 pub mod sqlite;
 mod text;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use books::{Audit, BatchRow, Held};
 pub use error::{Error, Fault};
@@ -33,6 +37,9 @@ use links::Each;
 use std::fmt;
 use std::time::Duration;
 use uuid::Uuid;
+
+/// How long making a database may wait for a slow disk or server.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,15 @@ pub enum Place {
         /// Its number there.
         inode: u64,
     },
+    /// A server.
+    Server {
+        /// The number that its cluster got when it was made; a physical copy keeps it.
+        system: u64,
+        /// What a promotion or a restore to a point in time adds one to.
+        timeline: u64,
+        /// The database's number there.
+        database: u64,
+    },
 }
 
 /// One open connection. Dropping it closes it.
@@ -69,6 +85,8 @@ pub enum Place {
 pub enum Database {
     /// To a SQLite file.
     Sqlite(Box<sqlite::Database>),
+    /// To a PostgreSQL server.
+    Postgres(Box<postgres::Database>),
 }
 
 /// Makes a new database with an identity of its own.
@@ -78,14 +96,20 @@ pub enum Database {
 pub fn create(source: &Source, now: UnixMillis) -> Result<Database, Error> {
     match source {
         Source::Sqlite(path) => sqlite::create(path, now).map(Box::new).map(Database::Sqlite),
+        Source::Postgres(settings) => {
+            postgres::create(settings, CREATE_TIMEOUT).map(Box::new).map(Database::Postgres)
+        }
     }
 }
 
 /// Whether there is something under that name that [`create`] must leave alone.
-#[must_use]
-pub fn exists(source: &Source) -> bool {
+///
+/// # Errors
+/// When nobody can be asked.
+pub fn exists(source: &Source) -> Result<bool, Error> {
     match source {
-        Source::Sqlite(path) => path.exists(),
+        Source::Sqlite(path) => Ok(path.exists()),
+        Source::Postgres(settings) => postgres::exists(settings, CREATE_TIMEOUT),
     }
 }
 
@@ -97,6 +121,9 @@ pub fn exists(source: &Source) -> bool {
 pub fn open(source: &Source, access: Access, timeout: Duration) -> Result<Database, Error> {
     match source {
         Source::Sqlite(path) => sqlite::open(path, access, timeout).map(Box::new).map(Database::Sqlite),
+        Source::Postgres(settings) => {
+            postgres::open(settings, access, timeout).map(Box::new).map(Database::Postgres)
+        }
     }
 }
 
@@ -105,6 +132,7 @@ macro_rules! each {
     ($self:ident, $database:ident => $do:expr) => {
         match $self {
             Self::Sqlite($database) => $do,
+            Self::Postgres($database) => $do,
         }
     };
 }
@@ -122,6 +150,7 @@ impl Database {
     pub fn interrupter(&self) -> Interrupter {
         match self {
             Self::Sqlite(database) => Interrupter(Interrupt::Sqlite(database.interrupter())),
+            Self::Postgres(database) => Interrupter(Interrupt::Postgres(database.interrupter())),
         }
     }
 
@@ -141,6 +170,8 @@ impl Database {
     pub fn checkpoint(&mut self) -> Result<bool, Error> {
         match self {
             Self::Sqlite(database) => database.checkpoint(),
+            // The server tidies up by itself.
+            Self::Postgres(_) => Ok(true),
         }
     }
 
@@ -288,6 +319,7 @@ pub struct Interrupter(Interrupt);
 
 enum Interrupt {
     Sqlite(sqlite::Interrupter),
+    Postgres(postgres::Interrupter),
 }
 
 impl Interrupter {
@@ -295,6 +327,7 @@ impl Interrupter {
     pub fn interrupt(&self) {
         match &self.0 {
             Interrupt::Sqlite(interrupter) => interrupter.interrupt(),
+            Interrupt::Postgres(interrupter) => interrupter.interrupt(),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Demo {
         let failed = |error: &dyn std::error::Error| Failure::of(&tried, error);
         fs::create_dir_all(folder.join("data")).map_err(|error| failed(&error))?;
         let database = Source::Sqlite(folder.join("holdfast.db"));
-        if !database::exists(&database) {
+        if !database::exists(&database).map_err(|error| failed(&error))? {
             database::create(&database, clock::now()).map_err(|error| failed(&error))?;
         }
         fs::write(folder.join("logo.svg"), LOGO).map_err(|error| failed(&error))?;

@@ -174,11 +174,12 @@ impl Import {
     fn run(self) -> Result<(), Failure> {
         let config = serve::load(&self.configured.config)?;
         let database = config.database.source;
-        if self.create && !database::exists(&database) {
+        let exists =
+            database::exists(&database).map_err(|error| Failure::of("cannot use the database", &error))?;
+        if self.create && !exists {
             database::create(&database, clock::now())
                 .map_err(|error| Failure::of("cannot make the database", &error))?;
-        }
-        if !database::exists(&database) {
+        } else if !exists {
             return Err(Failure::Other(format!(
                 "there is no database {database} to import into; make it with --create, or mend `database.url`"
             )));

@@ -7,16 +7,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::database::{Migrate, Source};
 use crate::deliver;
 use crate::follow;
 use crate::journal::{self, Mode};
 use crate::links::guard;
-use crate::policy;
 use crate::record::privacy::Address;
 use crate::record::{self, WhenFull};
 use crate::resolve::look_ups;
 
+use super::database::Database;
 use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
 use super::reader::{Section, parse_address};
@@ -74,53 +73,6 @@ impl Listen {
             );
         }
         listen
-    }
-}
-
-/// `[database]`: where links come from and hits go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Database {
-    /// Which database, and how to reach it.
-    pub source: Source,
-    /// Whether the schema is brought up to date at start.
-    pub migrate: Migrate,
-    /// How often changed links are asked for.
-    pub poll: Duration,
-    /// The longest that one statement may take, waits for locks included.
-    pub timeout: Duration,
-    /// When it counts as down and as up again.
-    pub health: policy::Config,
-}
-
-impl Database {
-    pub(super) fn read(s: &mut Section<'_>) -> Self {
-        let default = "sqlite:holdfast.db".to_owned();
-        let allowed = "\"sqlite:FILE\", FILE relative to the configuration's folder";
-        let url = s.text("url", default, allowed, |url| parse_url(url, allowed), String::clone);
-        Self {
-            source: Source::Sqlite(s.resolve(url.strip_prefix("sqlite:").unwrap_or_default())),
-            migrate: s.choice(
-                "migrate",
-                Migrate::Auto,
-                &[("auto", Migrate::Auto), ("never", Migrate::Never)],
-            ),
-            poll: s.span("poll", "200ms", "10ms"..="1m"),
-            timeout: s.span("timeout", "2s", "10ms"..="5m"),
-            health: read_health(s),
-        }
-    }
-}
-
-fn read_health(s: &mut Section<'_>) -> policy::Config {
-    let default = policy::Config::default();
-    let down_after = s.number("down_after", 3, 1..=1000);
-    let up_after = s.number("up_after", 2, 1..=1000);
-    let probe_every = s.span("probe_every", "1s", "100ms"..="10m");
-    policy::Config {
-        down_after,
-        up_after,
-        probe_every,
-        probe_every_max: default.probe_every_max.max(probe_every),
     }
 }
 
@@ -409,17 +361,4 @@ impl Log {
 pub(super) fn optional(s: &mut Section<'_>, key: &'static str, allowed: &str) -> Option<String> {
     let text = s.text(key, String::new(), allowed, |text| Ok(text.to_owned()), String::clone);
     Some(text).filter(|text| !text.is_empty())
-}
-
-fn parse_url(url: &str, allowed: &str) -> Result<String, Wrong> {
-    match url.split_once(':') {
-        Some(("sqlite", file)) if !file.is_empty() && !file.starts_with("//") && !file.contains('\0') => {
-            Ok(url.to_owned())
-        }
-        // An address may hold a password, so none is repeated.
-        Some((scheme, _)) if !scheme.is_empty() && scheme.len() < 20 => {
-            Err(Wrong::new(format!("an address that begins with {}", quoted(&format!("{scheme}:"))), allowed))
-        }
-        _ => Err(Wrong::new("no such address", allowed)),
-    }
 }

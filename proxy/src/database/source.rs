@@ -1,5 +1,6 @@
 //! Where the database is found, and how it is shown to people.
 
+use super::postgres::Settings;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,6 +9,8 @@ use std::path::PathBuf;
 pub enum Source {
     /// A SQLite file.
     Sqlite(PathBuf),
+    /// A PostgreSQL server.
+    Postgres(Box<Settings>),
 }
 
 impl Source {
@@ -16,6 +19,7 @@ impl Source {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgres",
         }
     }
 }
@@ -25,6 +29,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => path.display().fmt(f),
+            Self::Postgres(settings) => settings.fmt(f),
         }
     }
 }
