@@ -11,6 +11,7 @@
 mod admin;
 mod adopt;
 mod budget;
+mod cluster;
 mod commands;
 mod configuration;
 mod crash;

@@ -1,0 +1,480 @@
+//! A real PostgreSQL server of its own for each test: started, asked, killed, frozen, dumped, copied.
+//!
+//! It lives in a scratch folder on a free port. PostgreSQL refuses to run as root: where the tests do,
+//! its programs run as the user `postgres`. A server that is dropped leaves no process behind.
+
+mod programs;
+mod template;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::edge::{PATIENCE, wait_for};
+use programs::{give, program, succeed};
+
+/// The role that owns the database of the tests, and its password.
+pub const USER: &str = "holdfast";
+pub const PASSWORD: &str = "in-the-tests";
+
+/// Small, and without the syncs that only a power cut would miss.
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+fsync = off
+shared_buffers = 16MB
+max_connections = 20
+max_wal_senders = 4
+max_worker_processes = 4
+wal_keep_size = 64MB
+hot_standby = on
+log_line_prefix = '%m [%p] %a '
+";
+
+/// One server with an empty database `holdfast`.
+pub struct Cluster {
+    scratch: TempDir,
+    port: Port,
+    settings: String,
+    postmaster: Option<Child>,
+    /// Other settings of the connection, such as `sslmode=verify-full`; in a URL they follow a `?`.
+    pub parameters: String,
+}
+
+impl Cluster {
+    /// A running server.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// A running server with settings of its own, one in each line.
+    pub fn with(settings: &str) -> Self {
+        Self::prepare(settings, &template::first())
+    }
+
+    /// A running server that is not a copy of what [`Self::start`] makes.
+    pub fn start_another() -> Self {
+        Self::prepare("", &template::second())
+    }
+
+    fn prepare(settings: &str, template: &Path) -> Self {
+        let mut cluster = Self::empty(settings);
+        succeed(Command::new("cp").arg("-r").arg(template).arg(cluster.data()));
+        cluster.own_data();
+        cluster.run();
+        cluster
+    }
+
+    fn empty(settings: &str) -> Self {
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        give(scratch.path());
+        let settings = format!("{SETTINGS}\n{settings}\n");
+        Self { scratch, port: Port::free(), settings, postmaster: None, parameters: String::new() }
+    }
+
+    /// The data folder is its user's alone, or the server refuses it.
+    fn own_data(&self) {
+        give(&self.data());
+        succeed(Command::new("chmod").args(["-R", "go="]).arg(self.data()));
+    }
+
+    /// Starts the server, and waits until it takes connections.
+    pub fn run(&mut self) {
+        assert!(self.postmaster.is_none(), "it runs already");
+        let folder = self.folder().display().to_string();
+        let address = format!("port = {}\nunix_socket_directories = '{folder}'\n", self.port());
+        self.write("data/postgresql.conf", &format!("{}{address}", self.settings));
+        self.write("data/pg_hba.conf", PERMISSIONS);
+        let log = File::options().create(true).append(true).open(self.path("server.log")).expect("log");
+        let child = program("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .current_dir(self.folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("postgres starts");
+        self.postmaster = Some(child);
+        let begun = Instant::now();
+        while !self.psql("postgres", "select 1").status.success() {
+            let ended = self.postmaster.as_mut().and_then(|child| child.try_wait().expect("postgres"));
+            assert!(
+                ended.is_none() && begun.elapsed() < PATIENCE,
+                "PostgreSQL does not start: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it at once, without a checkpoint, as `pg_ctl stop -m immediate` does.
+    pub fn stop(&mut self) {
+        self.end(Signal::QUIT);
+    }
+
+    /// Ends it in order: connections are broken off, what was written is checkpointed.
+    pub fn shut_down(&mut self) {
+        self.end(Signal::INT);
+    }
+
+    /// `kill -9` of the server and all processes of its connections.
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        let Some(mut postmaster) = self.postmaster.take() else { return };
+        let all = self.processes(postmaster.id());
+        for pid in &all {
+            send(*pid, Signal::CONT);
+        }
+        send(postmaster.id(), signal);
+        let begun = Instant::now();
+        while postmaster.try_wait().expect("postgres").is_none() {
+            if begun.elapsed() > Duration::from_secs(20) {
+                send(postmaster.id(), Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What is left of them keeps the shared memory, which keeps the next start from its own.
+        for pid in all {
+            while self.is_ours(pid) {
+                send(pid, Signal::KILL);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// `SIGSTOP` for all its processes: connections are taken by the kernel, and nothing answers.
+    pub fn freeze(&self) {
+        for pid in self.processes(self.pid()) {
+            send(pid, Signal::STOP);
+        }
+    }
+
+    /// The end of [`Self::freeze`].
+    pub fn thaw(&self) {
+        for pid in self.processes(self.pid()) {
+            send(pid, Signal::CONT);
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.postmaster.as_ref().expect("the server runs").id()
+    }
+
+    /// The server and the processes that it began.
+    fn processes(&self, postmaster: u32) -> Vec<u32> {
+        let children = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse::<u32>().ok()?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+            (parent == postmaster).then_some(pid)
+        });
+        [postmaster].into_iter().chain(children).collect()
+    }
+
+    /// Whether the process lives and works in the data folder, and so is not another with its number.
+    fn is_ours(&self, pid: u32) -> bool {
+        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == self.data())
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.number
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// Writes a file that the server may read.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        let _ = fs::remove_file(&path);
+        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path).expect(name);
+        file.write_all(text.as_bytes()).expect(name);
+        give(&path);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("server.log")).unwrap_or_default()
+    }
+
+    /// Where an edge finds it.
+    pub fn url(&self) -> String {
+        self.url_with(PASSWORD)
+    }
+
+    /// The same with another password.
+    pub fn url_with(&self, password: &str) -> String {
+        let parameters =
+            if self.parameters.is_empty() { String::new() } else { format!("?{}", self.parameters) };
+        format!("postgres://{USER}:{password}@127.0.0.1:{}/holdfast{parameters}", self.port())
+    }
+
+    /// What the database answers its superuser, one row a line, columns with `|` between them.
+    pub fn sql(&self, sql: &str) -> String {
+        self.sql_in("holdfast", sql)
+    }
+
+    /// The same in another database.
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        let output = self.psql(database, sql);
+        assert!(
+            output.status.success(),
+            "{sql}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+        String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> std::process::Output {
+        self.client("psql")
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
+            .env("PGAPPNAME", "tests")
+            .output()
+            .expect("psql runs")
+    }
+
+    /// One of PostgreSQL's clients, as the superuser over the server's socket.
+    fn client(&self, name: &str) -> Command {
+        let mut command = program(name);
+        command
+            .env("PGHOST", self.folder())
+            .env("PGPORT", self.port().to_string())
+            .env("PGUSER", "postgres")
+            .current_dir(self.folder())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The answer to a question of one number.
+    pub fn count(&self, sql: &str) -> i64 {
+        let answer = self.sql(sql);
+        answer.parse().unwrap_or_else(|_| panic!("{sql}: {answer:?}"))
+    }
+
+    /// Waits until the question has this answer.
+    pub fn wait_count(&self, sql: &str, expected: i64) {
+        let begun = Instant::now();
+        loop {
+            let last = self.count(sql);
+            if last == expected {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{sql}: {last}, expected {expected}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Who is connected as the edges are: the names of their connections.
+    pub fn connections(&self) -> Vec<String> {
+        let names = self.sql_in(
+            "postgres",
+            &format!("select application_name from pg_stat_activity where usename = '{USER}' order by 1"),
+        );
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// Breaks off the connections of edges.
+    pub fn disconnect(&self) {
+        self.sql_in(
+            "postgres",
+            &format!(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = '{USER}'"
+            ),
+        );
+    }
+
+    /// Sets a setting of the server, without a restart.
+    pub fn set(&self, name: &str, value: &str) {
+        self.sql_in("postgres", &format!("alter system set {name} = {value}"));
+        self.sql_in("postgres", "select pg_reload_conf()");
+        wait_for(name, || (self.sql_in("postgres", &format!("show {name}")) == value).then_some(()));
+    }
+
+    /// Runs `begin; {sql}` in a session that stays open until what is returned is dropped.
+    pub fn hold(&self, sql: &str) -> Session {
+        let mut child = self
+            .client("psql")
+            .args(["-X", "-q", "-d", "holdfast"])
+            .env("PGAPPNAME", "holder")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("psql runs");
+        let mut input = child.stdin.take().expect("piped");
+        writeln!(input, "begin; {sql};").expect("psql reads");
+        let session = Session { child, input: Some(input) };
+        wait_for("the session to hold what it shall", || {
+            let sql = "select count(*) from pg_stat_activity
+                       where application_name = 'holder' and state = 'idle in transaction'";
+            (self.sql_in("postgres", sql) != "0").then_some(())
+        });
+        session
+    }
+
+    /// `pg_dump` of the database into a file, with more arguments.
+    pub fn dump(&self, arguments: &[&str]) -> PathBuf {
+        let file = tempfile::Builder::new().tempfile_in(self.folder()).expect("file").into_temp_path();
+        let file = file.keep().expect("kept");
+        give(&file);
+        succeed(self.client("pg_dump").args(["-Fc", "-f"]).arg(&file).args(arguments).arg("holdfast"));
+        file
+    }
+
+    /// `pg_restore` of a file that [`Self::dump`] of another server wrote, with more arguments.
+    pub fn restore(&self, file: &Path, arguments: &[&str]) {
+        let own = self.path("restored.dump");
+        fs::copy(file, &own).expect("dump");
+        give(&own);
+        succeed(
+            self.client("pg_restore").args(["--exit-on-error", "-d", "holdfast"]).args(arguments).arg(&own),
+        );
+    }
+
+    /// Makes the database anew, empty.
+    pub fn recreate(&self) {
+        self.sql_in("postgres", "drop database if exists holdfast with (force)");
+        self.sql_in("postgres", &format!("create database holdfast owner {USER}"));
+    }
+
+    /// A running replica of this server, made by `pg_basebackup` and fed by streaming replication.
+    pub fn replica(&self) -> Self {
+        let mut replica = Self::empty("");
+        succeed(
+            self.client("pg_basebackup")
+                .args([
+                    "--checkpoint=fast",
+                    "--wal-method=stream",
+                    "--write-recovery-conf",
+                    "--no-sync",
+                    "-D",
+                ])
+                .arg(replica.path("data")),
+        );
+        replica.own_data();
+        replica.run();
+        self.wait_replayed(&replica);
+        replica
+    }
+
+    /// Waits until the replica has all that was written here.
+    pub fn wait_replayed(&self, replica: &Self) {
+        let here = self.sql_in("postgres", "select pg_current_wal_flush_lsn()");
+        let caught_up = format!("select pg_last_wal_replay_lsn() >= '{here}'");
+        wait_for("the replica to catch up", || (replica.sql_in("postgres", &caught_up) == "t").then_some(()));
+    }
+
+    /// Makes a replica a server of its own.
+    pub fn promote(&self) {
+        self.sql_in("postgres", "select pg_promote()");
+        wait_for("the promotion", || {
+            (self.sql_in("postgres", "select pg_is_in_recovery()") == "f").then_some(())
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The tests ask over the socket; edges come over TCP and prove who they are.
+const PERMISSIONS: &str = "
+local all all trust
+local replication all trust
+host all all 127.0.0.1/32 scram-sha-256
+";
+
+/// A transaction that somebody left open.
+pub struct Session {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // At the end of its input psql ends, and the server rolls its transaction back.
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that no other test of this machine takes while this lives.
+struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// Outside the range that the kernel gives to clients, so that it stays free between two starts.
+    const RANGE: std::ops::Range<u16> = 17_000..27_000;
+
+    fn free() -> Self {
+        let folder = template::folder().join("ports");
+        fs::create_dir_all(&folder).expect("folder of ports");
+        let first = std::process::id() as u16 % (Self::RANGE.end - Self::RANGE.start);
+        let ports = Self::RANGE.cycle().skip(usize::from(first) * 7).take(Self::RANGE.len());
+        ports
+            .filter_map(|number| {
+                let lock = File::create(folder.join(number.to_string())).expect("lock file");
+                lock.try_lock().ok()?;
+                std::net::TcpListener::bind(("127.0.0.1", number)).ok()?;
+                Some(Self { number, _lock: lock })
+            })
+            .next()
+            .expect("a free port")
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("not zero");
+    // One that has ended needs no signal.
+    let _ = kill_process(pid, signal);
+}
+
+#[test]
+fn a_cluster_is_started_killed_frozen_copied_and_promoted() {
+    let mut cluster = Cluster::start();
+    assert_eq!(cluster.sql("select current_user"), "postgres");
+    cluster.sql("create table t(n int); insert into t values (1)");
+    let replica = cluster.replica();
+    cluster.kill();
+    cluster.run();
+    assert_eq!(cluster.count("select n from t"), 1);
+    cluster.freeze();
+    cluster.thaw();
+    let other = Cluster::start_another();
+    other.restore(&cluster.dump(&[]), &[]);
+    assert_eq!(other.count("select n from t"), 1);
+    let id = "select system_identifier from pg_control_system()";
+    assert_ne!(other.sql(id), cluster.sql(id));
+    let lock = cluster.hold("lock table t");
+    assert_eq!(cluster.count("select count(*) from pg_locks where mode = 'AccessExclusiveLock'"), 1);
+    drop(lock);
+    cluster.wait_count("select count(*) from pg_locks where mode = 'AccessExclusiveLock'", 0);
+    assert!(cluster.connections().is_empty());
+    replica.promote();
+    replica.sql("insert into t values (2)");
+    let left = cluster.processes(cluster.pid());
+    drop(cluster);
+    assert!(left.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{left:?}");
+}
