@@ -3,8 +3,10 @@
 //! It lives in a scratch folder on a free port. PostgreSQL refuses to run as root: where the tests do,
 //! its programs run as the user `postgres`. A server that is dropped leaves no process behind.
 
+mod pooler;
 mod programs;
 mod template;
+mod wire;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,8 +18,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::edge::{PATIENCE, wait_for};
+use crate::edge::{self, Edge, PATIENCE, wait_for};
+use crate::load::{Delivered, Ledger, assert_all_once, wait_all};
+pub use pooler::Pooler;
 use programs::{give, program, succeed};
+pub use wire::Wire;
 
 /// The role that owns the database of the tests, and its password.
 pub const USER: &str = "holdfast";
@@ -29,12 +34,16 @@ listen_addresses = '127.0.0.1'
 fsync = off
 shared_buffers = 16MB
 max_connections = 20
+superuser_reserved_connections = 5
 max_wal_senders = 4
 max_worker_processes = 4
 wal_keep_size = 64MB
 hot_standby = on
 log_line_prefix = '%m [%p] %a '
 ";
+
+/// What the settings leave for all but the superuser.
+const CONNECTIONS: usize = 15;
 
 /// One server with an empty database `holdfast`.
 pub struct Cluster {
@@ -49,32 +58,32 @@ pub struct Cluster {
 impl Cluster {
     /// A running server.
     pub fn start() -> Self {
-        Self::with("")
+        Self::prepare(scratch(), &template::first())
     }
 
-    /// A running server with settings of its own, one in each line.
-    pub fn with(settings: &str) -> Self {
-        Self::prepare(settings, &template::first())
+    /// A running server whose files are below this folder.
+    pub fn start_in(folder: &Path) -> Self {
+        let scratch = tempfile::tempdir_in(folder).expect("scratch folder");
+        Self::prepare(scratch, &template::first())
     }
 
     /// A running server that is not a copy of what [`Self::start`] makes.
     pub fn start_another() -> Self {
-        Self::prepare("", &template::second())
+        Self::prepare(scratch(), &template::second())
     }
 
-    fn prepare(settings: &str, template: &Path) -> Self {
-        let mut cluster = Self::empty(settings);
+    fn prepare(scratch: TempDir, template: &Path) -> Self {
+        let mut cluster = Self::empty(scratch);
         succeed(Command::new("cp").arg("-r").arg(template).arg(cluster.data()));
         cluster.own_data();
         cluster.run();
         cluster
     }
 
-    fn empty(settings: &str) -> Self {
-        let scratch = tempfile::tempdir().expect("scratch folder");
+    fn empty(scratch: TempDir) -> Self {
         give(scratch.path());
-        let settings = format!("{SETTINGS}\n{settings}\n");
-        Self { scratch, port: Port::free(), settings, postmaster: None, parameters: String::new() }
+        let port = Port::free();
+        Self { scratch, port, settings: SETTINGS.to_owned(), postmaster: None, parameters: String::new() }
     }
 
     /// The data folder is its user's alone, or the server refuses it.
@@ -111,6 +120,13 @@ impl Cluster {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Adds settings, and restarts the server with them.
+    pub fn set_up(&mut self, settings: &str) {
+        self.settings.push_str(settings);
+        self.shut_down();
+        self.run();
     }
 
     /// Ends it at once, without a checkpoint, as `pg_ctl stop -m immediate` does.
@@ -210,6 +226,11 @@ impl Cluster {
         give(&path);
     }
 
+    /// Gives a folder below the server's to its user.
+    pub fn own(&self, name: &str) {
+        give(&self.path(name));
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
@@ -224,6 +245,33 @@ impl Cluster {
         let parameters =
             if self.parameters.is_empty() { String::new() } else { format!("?{}", self.parameters) };
         format!("postgres://{USER}:{password}@127.0.0.1:{}/holdfast{parameters}", self.port())
+    }
+
+    /// The configuration of an edge on this database; `extra` goes below it.
+    pub fn configuration(&self, extra: &str) -> String {
+        edge::configuration(extra).replace("sqlite:holdfast.db", &self.url())
+    }
+
+    /// An edge on this database that runs and knows these links (CSV with header).
+    pub fn edge(&self, extra: &str, links: &str) -> Edge {
+        Edge::with(&self.configuration(extra), links)
+    }
+
+    /// How often each click of a [`Ledger`] is in the database.
+    pub fn delivered(&self) -> Delivered {
+        let rows = self
+            .sql("select substr(query, 4), count(*) from holdfast.hits where query like 'id=%' group by 1");
+        let row = |line: &str| {
+            let (id, count) = line.split_once('|')?;
+            Some((id.parse().ok()?, count.parse().ok()?))
+        };
+        rows.lines().map(|line| row(line).unwrap_or_else(|| panic!("{line:?}"))).collect()
+    }
+
+    /// Waits until all that was answered is delivered, then holds the two side by side.
+    pub fn assert_exactly_once(&self, edge: &Edge, ledger: &Ledger) {
+        wait_all(&ledger.answered(), || self.delivered());
+        assert_all_once(&self.delivered(), ledger, &edge.log());
     }
 
     /// What the database answers its superuser, one row a line, columns with `|` between them.
@@ -330,6 +378,39 @@ impl Cluster {
         session
     }
 
+    /// Takes all connections that edges may have, until what is returned is dropped.
+    pub fn occupy(&self) -> Vec<Session> {
+        let names = "select application_name from pg_stat_activity where backend_type = 'client backend'";
+        let mut others = Vec::new();
+        wait_for("all connections to be taken", || {
+            let names = self.sql_in("postgres", names);
+            let taken = names.lines().filter(|name| *name == "occupier").count();
+            if taken == CONNECTIONS {
+                return Some(());
+            }
+            // Those that found none free have ended.
+            others.extend((taken..CONNECTIONS).map(|_| self.occupier()));
+            self.disconnect();
+            None
+        });
+        others
+    }
+
+    fn occupier(&self) -> Session {
+        let mut child = self
+            .client("psql")
+            .args(["-X", "-q", "-d", "postgres"])
+            .env("PGAPPNAME", "occupier")
+            .env("PGUSER", "occupier")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("psql runs");
+        let input = child.stdin.take();
+        Session { child, input }
+    }
+
     /// `pg_dump` of the database into a file, with more arguments.
     pub fn dump(&self, arguments: &[&str]) -> PathBuf {
         let file = tempfile::Builder::new().tempfile_in(self.folder()).expect("file").into_temp_path();
@@ -357,7 +438,7 @@ impl Cluster {
 
     /// A running replica of this server, made by `pg_basebackup` and fed by streaming replication.
     pub fn replica(&self) -> Self {
-        let mut replica = Self::empty("");
+        let mut replica = Self::empty(scratch());
         succeed(
             self.client("pg_basebackup")
                 .args([
@@ -443,6 +524,10 @@ impl Port {
             .next()
             .expect("a free port")
     }
+}
+
+fn scratch() -> TempDir {
+    tempfile::tempdir().expect("scratch folder")
 }
 
 fn send(pid: u32, signal: Signal) {

@@ -7,7 +7,11 @@ use std::sync::OnceLock;
 
 /// A program of the newest PostgreSQL, to be run as the server's user.
 pub fn program(name: &str) -> Command {
-    let mut command = Command::new(folder().join(name));
+    as_user(Command::new(folder().join(name)))
+}
+
+/// The command, to be run as the server's user.
+pub fn as_user(mut command: Command) -> Command {
     if let Some(user) = user() {
         command.uid(user.id).gid(user.group);
     }

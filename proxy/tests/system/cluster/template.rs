@@ -62,6 +62,7 @@ fn make(template: &Path) {
         .expect("postgres starts");
     let mut input = server.stdin.take().expect("piped");
     writeln!(input, "create role {USER} login password '{PASSWORD}';").expect("it reads");
+    writeln!(input, "create role occupier login;").expect("it reads");
     writeln!(input, "create database holdfast owner {USER};").expect("it reads");
     drop(input);
     assert!(server.wait().expect("postgres").success(), "the template's database was not made");
