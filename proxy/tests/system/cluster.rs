@@ -430,6 +430,17 @@ impl Cluster {
         );
     }
 
+    /// `pg_restore` of those entries of a section that `wanted` picks by their line in the list.
+    pub fn restore_part(&self, file: &Path, section: &str, wanted: impl Fn(&str) -> bool) {
+        let section = format!("--section={section}");
+        let entries = succeed(self.client("pg_restore").args(["--list", &section]).arg(file)).stdout;
+        let entries = String::from_utf8(entries).expect("UTF-8");
+        let wanted: String =
+            entries.lines().filter(|entry| wanted(entry)).map(|entry| format!("{entry}\n")).collect();
+        self.write("entries", &wanted);
+        self.restore(file, &[&section, &format!("--use-list={}", self.path("entries").display())]);
+    }
+
     /// Makes the database anew, empty.
     pub fn recreate(&self) {
         self.sql_in("postgres", "drop database if exists holdfast with (force)");

@@ -5,6 +5,7 @@
 //! ends nobody has to do anything for every click to arrive, once.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -186,10 +187,11 @@ struct Small {
 }
 
 impl Small {
-    fn new(at: PathBuf) -> Self {
+    fn new(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).unwrap();
+        let size = format!("size={size}");
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "none"]).arg(&at).output().unwrap();
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&at).output().unwrap();
         let said = String::from_utf8_lossy(&mounted.stderr);
         assert!(mounted.status.success(), "this test mounts a file system and needs root: {said}");
         Self { at }
@@ -218,7 +220,7 @@ impl Drop for Small {
 #[test]
 fn the_disk_of_the_tables_is_full() {
     let cluster = Cluster::start();
-    let small = Small::new(cluster.path("small"));
+    let small = Small::new(cluster.path("small"), "32m");
     cluster.own("small");
     cluster.sql_in("postgres", &format!("create tablespace small location '{}'", small.at.display()));
     cluster.sql_in("postgres", "alter database holdfast set tablespace small");
@@ -235,7 +237,8 @@ fn the_disk_of_the_tables_is_full() {
 #[test]
 fn the_disk_of_the_whole_server_is_full() {
     let scratch = tempfile::tempdir().unwrap();
-    let small = Small::new(scratch.path().join("small"));
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let small = Small::new(scratch.path().join("small"), "128m");
     let mut story = Story::on(Cluster::start_in(&small.at));
     small.fill();
     wait_for("the server to end or to refuse", || {

@@ -25,6 +25,7 @@ mod faults;
 mod full;
 mod links;
 mod load;
+mod moving;
 mod outage;
 mod postgres;
 mod redirect;
