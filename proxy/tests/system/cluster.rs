@@ -330,6 +330,11 @@ impl Cluster {
         }
     }
 
+    /// Makes the server's count of transactions a higher one, as years of work do.
+    pub fn age(&self) {
+        self.sql("do $$ begin for i in 1..20000 loop perform pg_current_xact_id(); commit; end loop; end $$");
+    }
+
     /// Who is connected as the edges are: the names of their connections.
     pub fn connections(&self) -> Vec<String> {
         let names = self.sql_in(
@@ -445,6 +450,22 @@ impl Cluster {
     pub fn recreate(&self) {
         self.sql_in("postgres", "drop database if exists holdfast with (force)");
         self.sql_in("postgres", &format!("create database holdfast owner {USER}"));
+    }
+
+    /// A copy of the data folder, taken while the server is down.
+    pub fn snapshot(&mut self) {
+        self.shut_down();
+        succeed(Command::new("cp").args(["-r"]).args([self.data(), self.path("snapshot")]));
+        self.run();
+    }
+
+    /// Puts the last [`Self::snapshot`] back in place of what is there.
+    pub fn put_back(&mut self) {
+        self.stop();
+        fs::remove_dir_all(self.data()).expect("data folder");
+        fs::rename(self.path("snapshot"), self.data()).expect("snapshot");
+        self.own_data();
+        self.run();
     }
 
     /// A running replica of this server, made by `pg_basebackup` and fed by streaming replication.

@@ -113,8 +113,31 @@ impl Clicked {
         );
     }
 
+    /// What changes in the database that is in use now is noticed, whatever was seen of another.
+    fn assert_follows(&self, cluster: &Cluster) {
+        cluster.sql("update holdfast.links set url = 'https://example.com/changed' where token = 't298'");
+        cluster.sql("delete from holdfast.links where token = 't299'");
+        wait_for("the changed link", || {
+            (self.edge.redirect("click.test", "/c/t298") == "https://example.com/changed").then_some(())
+        });
+        wait_for("the deleted link to stop", || {
+            (self.edge.get("click.test", "/c/t299").status == 410).then_some(())
+        });
+        self.edge.import(
+            "namespace,token,url\none,t298,https://example.com/298\none,t299,https://example.com/299\n",
+        );
+        wait_for("both links again", || {
+            let found = ["t298", "t299"].map(|token| {
+                let answer = self.edge.get("click.test", &format!("/c/{token}"));
+                answer.header("location").is_some_and(|to| to.ends_with(&token[1..]))
+            });
+            (found == [true, true]).then_some(())
+        });
+    }
+
     /// Clicks end, and the database has each of them once.
     fn end(mut self, cluster: &Cluster) {
+        self.assert_follows(cluster);
         self.hush();
         cluster.assert_exactly_once(&self.edge, &self.ledger);
         self.assert_balanced();
@@ -133,6 +156,7 @@ fn copy(from: &Cluster, to: &Cluster) {
 #[test]
 fn to_a_new_server_with_a_restart_and_a_second_edge_in_the_middle() {
     let (old, new) = (Cluster::start(), Cluster::start_another());
+    old.age();
     let ledger = Arc::new(Ledger::default());
     let mut first = Clicked::new(&old, "first", &ledger);
     // The second edge served before, and is out of use when the move begins.
@@ -185,6 +209,7 @@ fn to_a_new_server_with_a_restart_and_a_second_edge_in_the_middle() {
 #[test]
 fn back_to_the_old_server_after_the_new_one_got_its_part() {
     let (old, new) = (Cluster::start(), Cluster::start_another());
+    old.age();
     let ledger = Arc::new(Ledger::default());
     let edge = Clicked::new(&old, "first", &ledger);
     edge.wait_delivered_to(&old);
@@ -219,6 +244,7 @@ fn an_older_backup_gets_the_clicks_since_by_itself() {
     let mut edge = Clicked::new(&cluster, "first", &ledger);
     edge.wait_delivered_to(&cluster);
     let backup = cluster.dump(&[]);
+    cluster.age();
     let at_backup = cluster.count("select count(*) from holdfast.hits");
     edge.edge.import("namespace,token,url\none,since,https://example.com/since\n");
     wait_for("the new link", || (edge.edge.get("click.test", "/c/since").status == 302).then_some(()));
@@ -239,6 +265,25 @@ fn an_older_backup_gets_the_clicks_since_by_itself() {
     assert!(edge.edge.log().contains("the database went back"), "{}", edge.edge.log());
     // The backup does not have it; it goes on all the same.
     assert_eq!(edge.edge.redirect("click.test", "/c/since"), "https://example.com/since");
+    edge.end(&cluster);
+}
+
+/// A disk is put back to an earlier day: the same server, by all that it says of itself.
+#[test]
+fn an_older_copy_of_the_whole_server_gets_the_clicks_since_by_itself() {
+    let mut cluster = Cluster::start();
+    let ledger = Arc::new(Ledger::default());
+    let edge = Clicked::new(&cluster, "first", &ledger);
+    edge.wait_delivered_to(&cluster);
+    cluster.snapshot();
+    edge.wait_clicks();
+    edge.assert_follows(&cluster);
+    cluster.age();
+    edge.assert_follows(&cluster);
+    edge.wait_delivered_to(&cluster);
+    cluster.put_back();
+    edge.wait_clicks();
+    edge.wait_delivered_to(&cluster);
     edge.end(&cluster);
 }
 
@@ -269,6 +314,7 @@ fn a_promoted_replica_gets_the_commits_that_it_lost() {
 #[test]
 fn a_dump_without_cursors_is_asked_about() {
     let (old, new) = (Cluster::start(), Cluster::start_another());
+    old.age();
     let ledger = Arc::new(Ledger::default());
     let edge = Clicked::new(&old, "first", &ledger);
     edge.wait_delivered_to(&old);
@@ -294,6 +340,7 @@ fn a_dump_without_cursors_is_asked_about() {
 #[test]
 fn a_dump_of_the_links_alone_is_asked_about() {
     let (old, new) = (Cluster::start(), Cluster::start_another());
+    old.age();
     let ledger = Arc::new(Ledger::default());
     let mut edge = Clicked::new(&old, "first", &ledger);
     edge.wait_delivered_to(&old);
