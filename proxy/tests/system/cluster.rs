@@ -6,13 +6,14 @@
 mod pooler;
 mod programs;
 mod template;
+mod tests;
 mod wire;
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -291,10 +292,15 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
     }
 
-    fn psql(&self, database: &str, sql: &str) -> std::process::Output {
+    fn psql(&self, database: &str, sql: &str) -> Output {
+        self.psql_as("postgres", database, sql)
+    }
+
+    fn psql_as(&self, user: &str, database: &str, sql: &str) -> Output {
         self.client("psql")
             .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
             .env("PGAPPNAME", "tests")
+            .env("PGUSER", user)
             .output()
             .expect("psql runs")
     }
@@ -566,32 +572,4 @@ fn send(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("not zero");
     // One that has ended needs no signal.
     let _ = kill_process(pid, signal);
-}
-
-#[test]
-fn a_cluster_is_started_killed_frozen_copied_and_promoted() {
-    let mut cluster = Cluster::start();
-    assert_eq!(cluster.sql("select current_user"), "postgres");
-    cluster.sql("create table t(n int); insert into t values (1)");
-    let replica = cluster.replica();
-    cluster.kill();
-    cluster.run();
-    assert_eq!(cluster.count("select n from t"), 1);
-    cluster.freeze();
-    cluster.thaw();
-    let other = Cluster::start_another();
-    other.restore(&cluster.dump(&[]), &[]);
-    assert_eq!(other.count("select n from t"), 1);
-    let id = "select system_identifier from pg_control_system()";
-    assert_ne!(other.sql(id), cluster.sql(id));
-    let lock = cluster.hold("lock table t");
-    assert_eq!(cluster.count("select count(*) from pg_locks where mode = 'AccessExclusiveLock'"), 1);
-    drop(lock);
-    cluster.wait_count("select count(*) from pg_locks where mode = 'AccessExclusiveLock'", 0);
-    assert!(cluster.connections().is_empty());
-    replica.promote();
-    replica.sql("insert into t values (2)");
-    let left = cluster.processes(cluster.pid());
-    drop(cluster);
-    assert!(left.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{left:?}");
 }
