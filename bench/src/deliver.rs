@@ -75,7 +75,7 @@ const LOADS_MAX: u64 = 600;
 /// Each scrape costs the edge about a tenth of a millisecond of the core that delivers.
 const POLL: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(600);
-const SINK: &str = "sink-sqlite";
+const SINK: &str = "sink";
 const PRAGMAS: [&str; 4] = ["journal_mode", "synchronous", "page_size", "cache_size"];
 
 const CSV_HEADER: &str =

@@ -11,11 +11,14 @@
 //!   no default certificate.
 //! - The clock is an argument; nothing here starts a thread or writes a log.
 //!
+//! For connections that we open ourselves, [`client`] gives a TLS configuration.
+//!
 //! It deliberately does not watch the folder by itself: who owns the [`Store`] decides when to
 //! reload, for a writer may be half done with key and chain when a file system event arrives.
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod fault;
 mod folder;
 mod index;
@@ -30,6 +33,7 @@ use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+pub use client::{ClientFault, Roots, Verify, client};
 pub use fault::{Consequence, Fault, Problem};
 
 use index::Index;

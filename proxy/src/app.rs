@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use crate::admin::status::{Reloads, SinkBoard, View};
 use crate::clock;
 use crate::config::{AdminAddress, Config};
-use crate::deliver::{Pump, Remembered, SqliteSink};
+use crate::deliver::{DatabaseSink, Pump, Remembered};
 use crate::event::UnixMillis;
 use crate::follow;
 use crate::front::gate::Gate;
@@ -188,7 +188,7 @@ impl Edge {
         let opened = journal::open(config.journal.store.clone(), disk, id, &config.edge, now)
             .map_err(RunError::Journal)?;
         let journal = opened.journal;
-        journal.declare_sinks(&[sink::NAME.to_owned()]);
+        journal.declare_sinks(&[config.database.source.kind().to_owned()]);
 
         let namespaces = Namespaces::default();
         let links = Arc::new(ArcSwap::from_pointee(Links::empty(seed())));
@@ -311,14 +311,18 @@ fn start_sink(config: &Config, journal: &Journal, vitals: &Arc<Vitals>) -> Resul
         tracing::error!(file = %aside.display(), "deliver.json is damaged and was set aside; a lost cursor would not be noticed");
     }
     let database =
-        SqliteSink::new(config.database.path.clone(), config.database.timeout, config.database.migrate);
+        DatabaseSink::new(config.database.source.clone(), config.database.timeout, config.database.migrate);
     let pump = Pump::new(config.deliver.pump.clone(), journal.clone(), database, remembered, seed());
-    let board = Arc::new(SinkBoard { name: sink::NAME, stats: pump.stats(), status: Mutex::new(None) });
+    let board = Arc::new(SinkBoard {
+        name: Mutex::new(config.database.source.kind()),
+        stats: pump.stats(),
+        status: Mutex::new(None),
+    });
     let orders = Arc::new(sink::Orders::new());
     let thread = {
         let (vitals, board, orders) = (Arc::clone(vitals), Arc::clone(&board), Arc::clone(&orders));
         let every = config.deliver.every;
-        spawn("sink-sqlite", move || sink::run(pump, every, &vitals, &board, &orders))
+        spawn("sink", move || sink::run(pump, every, &vitals, &board, &orders))
             .map_err(|error| RunError::System("a thread cannot be started", error))?
     };
     Ok((board, orders, thread))

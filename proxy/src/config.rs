@@ -8,6 +8,7 @@
 //! It reads the configuration file, the files it names and the machine's name; it writes nothing and
 //! asks neither the network nor the clock nor the database.
 
+mod database;
 mod fault;
 mod files;
 mod listing;
@@ -27,13 +28,12 @@ use std::path::{Path, PathBuf};
 use crate::policy::Window;
 use crate::record::privacy::Address;
 
+pub use database::Database;
 pub use fault::{Fault, Origin};
 pub use files::Secret;
 pub use listing::{Listing, Setting};
 pub use sites::Site;
-pub use tables::{
-    Admin, AdminAddress, Database, Deliver, Journal, Limits, Links, Listen, Log, LogFormat, Record,
-};
+pub use tables::{Admin, AdminAddress, Deliver, Journal, Limits, Links, Listen, Log, LogFormat, Record};
 pub use units::{Share, parse_moment, parse_span};
 
 use fault::{Faults, Wrong, quoted};
@@ -183,11 +183,11 @@ fn read(s: &mut Section<'_>) -> Config {
     let edge = read_edge(s);
     let data = read_data(s);
     let listen = s.table("listen", Listen::read);
-    let database = s.table("database", Database::read);
+    let database = s.table("database", |s| Database::read(s, &edge));
     let config = Config {
         links: s.table("links", |s| Links::read(s, &data, &database)),
         journal: s.table("journal", |s| Journal::read(s, &data)),
-        deliver: s.table("deliver", Deliver::read),
+        deliver: s.table("deliver", |s| Deliver::read(s, &database)),
         record: s.table("record", Record::read),
         address: s.table("privacy", tables::read_privacy),
         admin: s.table("admin", Admin::read),

@@ -1,214 +1,339 @@
-//! The database of links and hits: SQLite in one file, shared with the command line and the platform.
+//! The database of links and hits: SQLite in one file, or PostgreSQL, behind one set of calls.
 //!
-//! Invariants:
-//! - Opening never creates a database; only [`create`] does, and never over something that is there.
-//! - Every operation first holds the open file against its path: a file that was replaced, moved or
-//!   emptied is [`Error::Replaced`], never an empty answer. A complete load checks again at its end.
-//! - The database file is never opened by other means than SQLite: closing any other handle of it
-//!   would drop the POSIX locks of all connections of this process.
+//! Invariants, whatever the database:
+//! - Opening never creates anything; only [`create`] does.
 //! - Hits, rejected hits, the `batches` row and the cursor are written in one transaction, and the
 //!   cursor only moves from the value that the batch started from.
 //! - Every wait for a lock and every statement ends after the timeout given to [`open()`]; a load may
 //!   take longer as long as it gives rows.
+//! - After an error the connection may be of no more use; whoever holds it drops it and opens anew.
 //!
 //! All calls block; they belong on control-side threads. What a token leads to, and when to ask
 //! again, is decided elsewhere.
 
 mod books;
-mod deadline;
+mod error;
 mod hits;
 mod links;
 mod migrations;
-mod open;
+pub mod postgres;
+mod source;
+pub mod sqlite;
 mod text;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use books::{Audit, BatchRow, Held};
+pub use error::{Error, Fault};
 pub use hits::{CommitError, Committed, Delivery, Hit, KnownJournal, Refusal, Reject, Twice};
-pub use links::{ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};
-pub use migrations::{MIGRATIONS, Migrate, Migration, SCHEMA};
-pub use open::{Access, Identity, create, open};
+pub use links::{Changes, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};
+pub use migrations::Migrate;
+pub use source::Source;
 pub use text::{escape, unescape};
 
-use deadline::Deadline;
-use open::{FileId, Sidecars};
-use rusqlite::{Connection, ErrorCode, ffi};
-use std::borrow::Cow;
+use crate::event::UnixMillis;
+use links::Each;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long making a database may wait for a slow disk or server.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Loads and look-ups.
+    ReadOnly,
+    /// Imports and delivery too.
+    ReadWrite,
+}
+
+/// Which database this is, and where it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Chosen at random when the database was created; a copy or backup keeps it.
+    pub uuid: Uuid,
+    /// The same database in another place is a copy of it.
+    pub place: Place,
+}
+
+/// Where a database lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File {
+        /// The file system that it is on.
+        device: u64,
+        /// Its number there.
+        inode: u64,
+    },
+    /// A server.
+    Server {
+        /// The number that its cluster got when it was made; a physical copy keeps it.
+        system: u64,
+        /// What a promotion or a restore to a point in time adds one to.
+        timeline: u64,
+        /// The database's number there.
+        database: u64,
+    },
+}
 
 /// One open connection. Dropping it closes it.
 #[derive(Debug)]
-pub struct Database {
-    connection: Connection,
-    deadline: Deadline,
-    path: PathBuf,
-    file: FileId,
-    sidecars: Sidecars,
-    uuid: Uuid,
-    schema: u32,
-    /// SQLite's `data_version` at the last [`Database::changed`].
-    version_seen: Option<i64>,
+pub enum Database {
+    /// To a SQLite file.
+    Sqlite(Box<sqlite::Database>),
+    /// To a PostgreSQL server.
+    Postgres(Box<postgres::Database>),
+}
+
+/// Makes a new database with an identity of its own.
+///
+/// # Errors
+/// [`Error::Refused`] when there is one already.
+pub fn create(source: &Source, now: UnixMillis) -> Result<Database, Error> {
+    match source {
+        Source::Sqlite(path) => sqlite::create(path, now).map(Box::new).map(Database::Sqlite),
+        Source::Postgres(settings) => {
+            postgres::create(settings, CREATE_TIMEOUT).map(Box::new).map(Database::Postgres)
+        }
+    }
+}
+
+/// Whether there is something under that name that [`create`] must leave alone.
+///
+/// # Errors
+/// When nobody can be asked.
+pub fn exists(source: &Source) -> Result<bool, Error> {
+    match source {
+        Source::Sqlite(path) => Ok(path.exists()),
+        Source::Postgres(settings) => postgres::exists(settings, CREATE_TIMEOUT),
+    }
+}
+
+/// Opens a database that is there, of a schema that this release can use.
+///
+/// # Errors
+/// [`Error::Missing`] where there is none, which is not created; [`Error::NotOurs`] where it is
+/// empty or somebody else's; [`Error::Unavailable`] where it does not answer within `timeout`.
+pub fn open(source: &Source, access: Access, timeout: Duration) -> Result<Database, Error> {
+    match source {
+        Source::Sqlite(path) => sqlite::open(path, access, timeout).map(Box::new).map(Database::Sqlite),
+        Source::Postgres(settings) => {
+            postgres::open(settings, access, timeout).map(Box::new).map(Database::Postgres)
+        }
+    }
+}
+
+/// Does the same with whichever database it is.
+macro_rules! each {
+    ($self:ident, $database:ident => $do:expr) => {
+        match $self {
+            Self::Sqlite($database) => $do,
+            Self::Postgres($database) => $do,
+        }
+    };
 }
 
 impl Database {
+    /// Which database this is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        each!(self, database => database.identity())
+    }
+
     /// Ends the statement that runs on this connection from another thread; it fails with
     /// [`Error::Unavailable`].
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        Interrupter(self.connection.get_interrupt_handle())
+        match self {
+            Self::Sqlite(database) => Interrupter(Interrupt::Sqlite(database.interrupter())),
+            Self::Postgres(database) => Interrupter(Interrupt::Postgres(database.interrupter())),
+        }
     }
 
-    /// Moves the write-ahead log into the database file and empties it, unless that would have to
-    /// wait for anybody; returns whether it is empty now.
+    /// Takes the steps of the schema that are missing and returns how many there were.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] when steps are missing and `mode` is [`Migrate::Never`]; otherwise as any write.
+    pub fn migrate(&mut self, mode: Migrate) -> Result<u32, Error> {
+        each!(self, database => database.migrate(mode))
+    }
+
+    /// Tidies up while nothing is to be written, without making anybody wait; returns whether all of
+    /// it is tidy now.
     ///
     /// # Errors
     /// As any write.
     pub fn checkpoint(&mut self) -> Result<bool, Error> {
-        self.check_identity()?;
-        let result = self.checkpoint_at_once();
-        let restored = self.connection.busy_timeout(self.deadline.timeout());
-        result
-            .and_then(|empty| restored.map(|()| empty))
-            .map_err(|e| self.error("moving the log into the file", e))
-    }
-
-    fn checkpoint_at_once(&self) -> rusqlite::Result<bool> {
-        self.deadline.arm();
-        self.connection.busy_timeout(std::time::Duration::ZERO)?;
-        let busy =
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, bool>(0));
-        match busy {
-            Ok(busy) => Ok(!busy),
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
-            Err(e) => Err(e),
+        match self {
+            Self::Sqlite(database) => database.checkpoint(),
+            // The server tidies up by itself.
+            Self::Postgres(_) => Ok(true),
         }
     }
 
-    fn error(&self, doing: &'static str, source: rusqlite::Error) -> Error {
-        Error::of(&self.path, doing, source)
+    /// Whether anybody else wrote to the database since the last call; true at the first.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn changed(&mut self) -> Result<bool, Error> {
+        each!(self, database => database.changed())
+    }
+
+    /// Gives every link, tombstones included, as of one moment, in any order.
+    ///
+    /// # Errors
+    /// Whatever went wrong: then what was given is not complete and must be thrown away.
+    pub fn load(&mut self, each: &mut Each<'_>) -> Result<Loaded, Error> {
+        each!(self, database => database.load(each))
+    }
+
+    /// Gives every link that is not deleted, in the order of namespace and token.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn export(&mut self, each: &mut Each<'_>) -> Result<Loaded, Error> {
+        each!(self, database => database.export(each))
+    }
+
+    /// Gives the links that changed after `after`, `rows_max` at most; a link may come again.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; where to go on is then still `after`.
+    pub fn changes(
+        &mut self,
+        after: Watermark,
+        rows_max: u32,
+        each: &mut Each<'_>,
+    ) -> Result<Changes, Error> {
+        each!(self, database => database.changes(after, rows_max, each))
+    }
+
+    /// One link, or its tombstone.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn lookup(&mut self, namespace: &[u8], token: &[u8]) -> Result<Option<OwnedLinkRow>, Error> {
+        each!(self, database => database.lookup(namespace, token))
+    }
+
+    /// The links of one token in all namespaces, tombstones included.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn show(&mut self, token: &[u8]) -> Result<Vec<OwnedLinkRow>, Error> {
+        each!(self, database => database.show(token))
+    }
+
+    /// Writes some links in one transaction: new ones are inserted, different ones updated. Doing
+    /// it again changes nothing.
+    ///
+    /// # Errors
+    /// As any write; nothing of the chunk is then in the database.
+    pub fn import(&mut self, chunk: &[OwnedLinkRow]) -> Result<ImportedChunk, Error> {
+        each!(self, database => database.import(chunk))
+    }
+
+    /// Writes one batch, all of it or nothing, durable when this returns.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn commit(&mut self, delivery: &Delivery<'_>) -> Result<Committed, CommitError> {
+        each!(self, database => database.commit(delivery))
+    }
+
+    /// What is here of a journal.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn held(&mut self, journal: Uuid) -> Result<Held, Error> {
+        each!(self, database => database.held(journal))
+    }
+
+    /// The journals that were ever delivered here: uuid and edge.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn journals(&mut self) -> Result<Vec<(Uuid, String)>, Error> {
+        each!(self, database => database.journals())
+    }
+
+    /// Counts what is there of a stretch of a journal, both ends included.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn audit(&mut self, journal: Uuid, first: u64, last: u64) -> Result<Audit, Error> {
+        each!(self, database => database.audit(journal, first, last))
+    }
+
+    /// Gives the sequences of a journal in `hits` above `after` in rising order, `rows_max` at most.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn hit_sequences(
+        &mut self,
+        journal: Uuid,
+        after: u64,
+        rows_max: u32,
+        out: &mut Vec<u64>,
+    ) -> Result<(), Error> {
+        each!(self, database => database.hit_sequences(journal, after, rows_max, out))
+    }
+
+    /// As [`Self::hit_sequences`], of `rejected`.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn reject_sequences(
+        &mut self,
+        journal: Uuid,
+        after: u64,
+        rows_max: u32,
+        out: &mut Vec<u64>,
+    ) -> Result<(), Error> {
+        each!(self, database => database.reject_sequences(journal, after, rows_max, out))
+    }
+
+    /// The batch that accounts for a sequence; of several, the one that begins last.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn batch_of(&mut self, journal: Uuid, sequence: u64) -> Result<Option<BatchRow>, Error> {
+        each!(self, database => database.batch_of(journal, sequence))
+    }
+
+    /// The first batch that begins after a sequence.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn batch_after(&mut self, journal: Uuid, sequence: u64) -> Result<Option<BatchRow>, Error> {
+        each!(self, database => database.batch_after(journal, sequence))
     }
 }
 
 /// See [`Database::interrupter`].
-pub struct Interrupter(rusqlite::InterruptHandle);
+pub struct Interrupter(Interrupt);
+
+enum Interrupt {
+    Sqlite(sqlite::Interrupter),
+    Postgres(postgres::Interrupter),
+}
 
 impl Interrupter {
     /// Ends the running statement; nothing happens where none runs.
     pub fn interrupt(&self) {
-        self.0.interrupt();
+        match &self.0 {
+            Interrupt::Sqlite(interrupter) => interrupter.interrupt(),
+            Interrupt::Postgres(interrupter) => interrupter.interrupt(),
+        }
     }
 }
 
 impl fmt::Debug for Interrupter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Interrupter")
-    }
-}
-
-/// Why a database did not do what it was asked, divided by what the caller must do.
-#[derive(Debug)]
-pub enum Error {
-    /// The bytes of the file contradict themselves: alarm, restore it.
-    Corrupt(Fault),
-    /// There is no file: a wrong path, or it was moved while closed. Alarm, try again slowly.
-    Missing(Fault),
-    /// The file is no database that this release can use: another program's, no schema, a schema
-    /// that is too new or not migrated, or one that somebody changed. Alarm, an operator acts.
-    NotOurs(Fault),
-    /// What was to be written is not acceptable; writing the same again is refused again.
-    Refused(Fault),
-    /// The open file is not what stands under its path any more. Close every connection to it, then
-    /// open again and take a new complete load through the guard.
-    Replaced(Fault),
-    /// The callback asked to stop; what was given so far is not complete.
-    Stopped,
-    /// Locked, out of time, interrupted, out of disk, unreadable: try again later.
-    Unavailable(Fault),
-}
-
-/// The file, what is wrong with it or was being done, and the cause.
-#[derive(Debug)]
-pub struct Fault {
-    path: PathBuf,
-    what: Cow<'static, str>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl Error {
-    fn not_ours(path: &Path, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::NotOurs(Fault { path: path.into(), what: why.into(), source: None })
-    }
-
-    fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
-        Self::Unavailable(Fault { path: path.into(), what: doing.into(), source: Some(Box::new(source)) })
-    }
-
-    /// Sorts an error of SQLite by what the caller must do.
-    fn of(path: &Path, doing: &'static str, source: rusqlite::Error) -> Self {
-        let sort = match &source {
-            rusqlite::Error::SqliteFailure(e, _) | rusqlite::Error::SqlInputError { error: e, .. } => sort(e),
-            // Columns of a type or content that our schema does not allow: somebody changed it.
-            _ => Self::NotOurs,
-        };
-        sort(Fault { path: path.into(), what: doing.into(), source: Some(Box::new(source)) })
-    }
-}
-
-fn sort(error: &ffi::Error) -> fn(Fault) -> Error {
-    match (error.code, error.extended_code) {
-        (_, ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA) => {
-            Error::Corrupt
-        }
-        (_, ffi::SQLITE_READONLY_DBMOVED) => Error::Replaced,
-        (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => Error::Corrupt,
-        (ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch, _) => Error::Refused,
-        (ErrorCode::Unknown | ErrorCode::NotFound | ErrorCode::ApiMisuse, _) => Error::NotOurs,
-        _ => Error::Unavailable,
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Corrupt(fault) => {
-                write!(f, "database {} is damaged, found while {}", fault.path.display(), fault.what)
-            }
-            Self::Missing(fault) => write!(f, "database {} does not exist", fault.path.display()),
-            Self::NotOurs(fault) => {
-                write!(
-                    f,
-                    "database {} is not one that this release can use: {}",
-                    fault.path.display(),
-                    fault.what
-                )
-            }
-            Self::Refused(fault) => write!(f, "database {} refused {}", fault.path.display(), fault.what),
-            Self::Replaced(fault) => write!(f, "database {} {}", fault.path.display(), fault.what),
-            Self::Stopped => f.write_str("reading the database was stopped"),
-            Self::Unavailable(fault) => {
-                write!(f, "database {} can't be used now, found while {}", fault.path.display(), fault.what)
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Stopped => None,
-            Self::Corrupt(fault)
-            | Self::Missing(fault)
-            | Self::NotOurs(fault)
-            | Self::Refused(fault)
-            | Self::Replaced(fault)
-            | Self::Unavailable(fault) => match &fault.source {
-                Some(source) => Some(source.as_ref()),
-                None => None,
-            },
-        }
     }
 }

@@ -16,11 +16,11 @@ mod adopt;
 mod alarm;
 mod backoff;
 mod batch;
+mod database;
 mod reconcile;
 mod remembered;
 mod sink;
 mod source;
-mod sqlite;
 mod stats;
 
 #[cfg(test)]
@@ -30,11 +30,11 @@ mod tests;
 
 pub use adopt::{AdoptError, AdoptFrom};
 pub use alarm::{Alarm, Standing};
+pub use database::DatabaseSink;
 pub use reconcile::{JournalReport, Ranges, ReconcileError, Report, reconcile};
 pub use remembered::Remembered;
 pub use sink::{Fault, Holding, Rest, Sink};
 pub use source::{JournalReader, Kept, Read, ReadFault, Source};
-pub use sqlite::SqliteSink;
 pub use stats::{JournalStatus, Stats, Status};
 
 use crate::database::Held;

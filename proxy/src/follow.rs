@@ -66,8 +66,8 @@ pub const EVENTS_MAX: usize = 4096;
 pub struct Config {
     /// The folder of snapshots and logs.
     pub folder: PathBuf,
-    /// The database file.
-    pub database: PathBuf,
+    /// Which database.
+    pub database: database::Source,
     /// The longest time of one statement.
     pub timeout: Duration,
     /// Distance of two looks for changes.
@@ -123,8 +123,8 @@ pub struct Follower {
     connection: Option<(Database, Holding)>,
     /// The database that the links come from, and up to where its changes were taken.
     basis: Option<(String, Watermark)>,
-    /// The file that was opened last: device and number.
-    file: Option<(u64, u64)>,
+    /// Where the database was that was opened last.
+    place: Option<database::Place>,
     /// The database changed since its changes were taken last.
     unread: bool,
     /// The last step took as many changes as it may; more wait.
@@ -214,8 +214,8 @@ impl Follower {
             let database = database::open(&self.config.database, Access::ReadOnly, self.config.timeout)?;
             let identity = database.identity();
             let uuid = identity.uuid.to_string();
-            let file = (identity.device, identity.inode);
-            let other_file = self.file.replace(file).is_some_and(|known| known != file);
+            let place = identity.place;
+            let other_place = self.place.replace(place).is_some_and(|known| known != place);
             if self.basis.as_ref().is_none_or(|(known, _)| *known != uuid) {
                 if self.basis.is_some() {
                     tracing::warn!(
@@ -226,9 +226,9 @@ impl Follower {
                 }
                 self.ask_load(now);
                 self.basis = Some((uuid, NOTHING_LOADED));
-            } else if other_file {
+            } else if other_place {
                 tracing::warn!(
-                    "the database is in another file than before; all of it is loaded, through the guard"
+                    "the database is in another place than before; all of it is loaded, through the guard"
                 );
                 self.look_ups.forget_all();
                 self.ask_load(now);
@@ -265,7 +265,7 @@ impl Follower {
         let mut changes = Vec::new();
         let namespaces = &self.namespaces;
         let board = &self.board;
-        let next = database.changes(*watermark, CHANGES_MAX, &mut |row| {
+        let changed = database.changes(*watermark, CHANGES_MAX, &mut |row| {
             taken += 1;
             if taken % ROWS_PER_SIGN == 0 {
                 board.asks(clock::now()); // it is slow, perhaps, and not silent
@@ -280,7 +280,7 @@ impl Follower {
             Ok(())
         })?;
         self.board.answered();
-        if next < *watermark {
+        if changed.next < *watermark {
             tracing::warn!(
                 "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
             );
@@ -288,7 +288,7 @@ impl Follower {
             self.ask_load(now);
             return Ok(());
         }
-        *watermark = next;
+        *watermark = changed.next;
         // First of all, and of those that are not kept, too: what was looked up of them is outdated.
         for change in &changes {
             self.look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
@@ -305,7 +305,7 @@ impl Follower {
         }
         publish(&self.links, &self.namespaces, self.log.as_mut(), &mut self.unsynced, changes);
         // One chunk in a step: the log is synced and windows are seen in between.
-        self.more = taken == CHANGES_MAX;
+        self.more = changed.more;
         self.unread = self.more;
         Ok(())
     }
@@ -665,7 +665,7 @@ mod tests {
     fn started(folder: &std::path::Path) -> (Started, Arc<ArcSwap<Links>>, Namespaces) {
         let config = Config {
             folder: folder.join("links"),
-            database: folder.join("holdfast.db"),
+            database: database::Source::Sqlite(folder.join("holdfast.db")),
             timeout: Duration::from_secs(1),
             poll: Duration::from_millis(10),
             reload_every: Duration::from_secs(3600),

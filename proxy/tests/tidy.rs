@@ -35,7 +35,7 @@ const CLOCK_FILES: &[&str] = &[
     "app/control.rs",
     "app/sink.rs",
     "clock.rs",
-    "database/deadline.rs",
+    "database/sqlite/deadline.rs",
     "front/core.rs",
     "front/prove.rs",
     "front/serve.rs",

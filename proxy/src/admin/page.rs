@@ -66,7 +66,7 @@ fn journal(view: &View, page: &Page) {
 
 fn delivery(view: &View, page: &Page) {
     for board in &view.sinks {
-        let sink = &[("sink", board.name)][..];
+        let sink = &[("sink", board.name())][..];
         page.counter("delivered_events", sink, board.stats.rows.load(Relaxed));
         page.counter("rejected_events", sink, board.stats.rejected.load(Relaxed));
         page.counter("delivery_failures", sink, board.stats.failures.load(Relaxed));

@@ -43,8 +43,9 @@ pub struct View {
 /// What a sink's thread says of its pump.
 #[derive(Debug)]
 pub struct SinkBoard {
+    // Changed by a reload that moves to another kind of database; held for a copy.
     /// The sink's name.
-    pub name: &'static str,
+    pub name: Mutex<&'static str>,
     /// The pump's counters.
     pub stats: Arc<deliver::Stats>,
     // Taken by the sink's thread after each step and by readers; held for a copy.
@@ -53,6 +54,10 @@ pub struct SinkBoard {
 }
 
 impl SinkBoard {
+    pub(super) fn name(&self) -> &'static str {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> Option<deliver::Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -350,7 +355,7 @@ fn delivery(board: &SinkBoard) -> Delivery {
         status.journals.iter().find_map(|journal| journal.standing.as_ref()).map(ToString::to_string)
     });
     Delivery {
-        sink: board.name.to_owned(),
+        sink: board.name().to_owned(),
         delivered: board.stats.rows.load(Relaxed),
         rejected: board.stats.rejected.load(Relaxed),
         failures: board.stats.failures.load(Relaxed),

@@ -17,13 +17,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
     Addresses, AdminListener, Edge, Origin, RunError, budgets, connections_max, hand_over_socket,
-    join_within, limits, sites,
+    join_within, limits, locked, sites,
 };
 use crate::admin::{self, Adopt, Command, Guard, Reply};
 use crate::causes::chain;
 use crate::clock::{self, Expiry};
 use crate::config::{self, AdminAddress, Config};
-use crate::deliver::{AdoptFrom, SqliteSink};
+use crate::deliver::{AdoptFrom, DatabaseSink};
 use crate::event::UnixMillis;
 use crate::follow;
 use crate::front::{Phase, sockets};
@@ -368,9 +368,12 @@ impl Control {
         shared.sites.store(Arc::new(sites));
         self.edge.sites = shares;
         let database = &config.database;
+        let kind = database.source.kind();
+        self.edge.journal.declare_sinks(&[kind.to_owned()]);
+        self.edge.view.sinks.iter().for_each(|board| *locked(&board.name) = kind);
         self.edge.sink_orders.configure(super::sink::Settings {
             pump: config.deliver.pump.clone(),
-            sink: SqliteSink::new(database.path.clone(), database.timeout, database.migrate),
+            sink: DatabaseSink::new(database.source.clone(), database.timeout, database.migrate),
             every: config.deliver.every,
         });
         shared.gate.limit(connections_max(&config), config.limits.connections_per_source);

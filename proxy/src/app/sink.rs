@@ -11,14 +11,12 @@ use super::{locked, low_priority};
 use crate::admin::status::SinkBoard;
 use crate::causes::chain;
 use crate::clock;
-use crate::deliver::{self, AdoptError, AdoptFrom, Alarm, Pump, SqliteSink, Step};
+use crate::deliver::{self, AdoptError, AdoptFrom, Alarm, DatabaseSink, Pump, Step};
 use crate::event::UnixMillis;
 use crate::journal::{Journal, JournalId, Mill, Sequence};
 use crate::policy::Signal;
 use crate::vitals::{Holding, Vitals};
 
-/// The sink's name in metrics, logs and the journal's bookkeeping.
-pub(super) const NAME: &str = "sqlite";
 /// How long the sink's thread rests without looking up.
 const SLICE: Duration = Duration::from_millis(100);
 /// How often the journal's slow work is looked at.
@@ -32,7 +30,7 @@ type Adoption = (AdoptFrom, Option<JournalId>, SyncSender<Result<Vec<(JournalId,
 /// Settings of a new configuration.
 pub(super) struct Settings {
     pub(super) pump: deliver::Config,
-    pub(super) sink: SqliteSink,
+    pub(super) sink: DatabaseSink,
     pub(super) every: Duration,
 }
 
@@ -96,7 +94,7 @@ impl Orders {
 
 /// The sink's thread: one step after the other, until it is told to stop.
 pub(super) fn run(
-    mut pump: Pump<Journal, SqliteSink>,
+    mut pump: Pump<Journal, DatabaseSink>,
     mut every: Duration,
     vitals: &Arc<Vitals>,
     board: &SinkBoard,

@@ -9,7 +9,8 @@ use super::links::{self, Format};
 use super::{Failure, output, serve};
 use crate::app::{self, Addresses, Origin, Start};
 use crate::causes::chain;
-use crate::{clock, database};
+use crate::clock;
+use crate::database::{self, Source};
 
 /// Arguments of `demo`.
 #[derive(Args, Clone, Debug)]
@@ -46,9 +47,9 @@ impl Demo {
         let tried = format!("cannot make the demo's folder {}", folder.display());
         let failed = |error: &dyn std::error::Error| Failure::of(&tried, error);
         fs::create_dir_all(folder.join("data")).map_err(|error| failed(&error))?;
-        let path = folder.join("holdfast.db");
-        if !path.exists() {
-            database::create(&path, clock::now()).map_err(|error| failed(&error))?;
+        let database = Source::Sqlite(folder.join("holdfast.db"));
+        if !database::exists(&database).map_err(|error| failed(&error))? {
+            database::create(&database, clock::now()).map_err(|error| failed(&error))?;
         }
         fs::write(folder.join("logo.svg"), LOGO).map_err(|error| failed(&error))?;
         fs::write(folder.join("links.csv"), LINKS).map_err(|error| failed(&error))?;
@@ -58,7 +59,7 @@ impl Demo {
         let config = serve::load(&file)?;
         serve::log_to_stderr(&config);
         let imported =
-            links::import(&folder.join("links.csv"), Format::Csv, &path, &links::Manner::default())?;
+            links::import(&folder.join("links.csv"), Format::Csv, &database, &links::Manner::default())?;
         let origin = Origin { file, environment: Vec::new() };
         app::run(config, Start { origin, takeover: false }, |addresses| {
             greet(addresses, imported.rows);

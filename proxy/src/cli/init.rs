@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Failure, output};
 use crate::clock;
-use crate::database;
+use crate::database::{self, Source};
 
 /// Arguments of `init`.
 #[derive(Args, Clone, Debug)]
@@ -30,7 +30,7 @@ impl Init {
             )));
         }
         fs::create_dir_all(self.dir.join("data")).map_err(|error| Failure::of(&tried, &error))?;
-        database::create(&self.dir.join("holdfast.db"), clock::now())
+        database::create(&Source::Sqlite(self.dir.join("holdfast.db")), clock::now())
             .map_err(|error| Failure::of(&tried, &error))?;
         fs::write(self.dir.join("holdfast.toml"), STARTER).map_err(|error| Failure::of(&tried, &error))?;
         let dir = self.dir.display();

@@ -237,7 +237,7 @@ fn described(id: JournalId, sequence: Sequence, at: UnixMillis, payload: &[u8]) 
 impl Reconcile {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = serve::load(&self.configured.config)?;
-        let mut database = database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
+        let mut database = database::open(&config.database.source, Access::ReadOnly, config.database.timeout)
             .map_err(|error| Failure::of("cannot use the database", &error))?;
         let source = OnDisk::read(&config.journal.store.folder)?;
         let report = deliver::reconcile(&source, &config.edge, &mut database)

@@ -18,7 +18,7 @@ use super::client::Client;
 use super::{Configured, Failure, Running, output, serve};
 use crate::causes::chain;
 use crate::clock;
-use crate::database::{self, Access, Database, OwnedLinkRow, Stop, escape, unescape};
+use crate::database::{self, Access, Database, OwnedLinkRow, Source, Stop, escape, unescape};
 use crate::event::UnixMillis;
 use crate::links::builder::{self, Settings};
 use crate::links::entry::Entry;
@@ -173,22 +173,22 @@ pub struct Imported {
 impl Import {
     fn run(self) -> Result<(), Failure> {
         let config = serve::load(&self.configured.config)?;
-        let path = config.database.path;
-        if self.create && !path.exists() {
-            database::create(&path, clock::now())
+        let database = config.database.source;
+        let exists =
+            database::exists(&database).map_err(|error| Failure::of("cannot use the database", &error))?;
+        if self.create && !exists {
+            database::create(&database, clock::now())
                 .map_err(|error| Failure::of("cannot make the database", &error))?;
-        }
-        if !path.exists() {
+        } else if !exists {
             return Err(Failure::Other(format!(
-                "there is no database {} to import into; make it with --create, or mend `database.url`",
-                path.display()
+                "there is no database {database} to import into; make it with --create, or mend `database.url`"
             )));
         }
         let Some(format) = self.format.or_else(|| format::by_ending(&self.file)) else {
             return Err(Failure::Other(format!("{}: name its format by --format", self.file.display())));
         };
         let manner = Manner { namespace: self.namespace, skip_bad: self.skip_bad };
-        let imported = import(&self.file, format, &path, &manner)?;
+        let imported = import(&self.file, format, &database, &manner)?;
         output::line(format_args!(
             "{} read: {} new, {} changed, {} as before; {} repaired, {} passed over",
             output::count(imported.rows, "link"),
@@ -207,7 +207,7 @@ impl Import {
 ///
 /// # Errors
 /// Every bad row with its line, before anything is written; or what the file or database says.
-pub fn import(file: &Path, format: Format, database: &Path, manner: &Manner) -> Result<Imported, Failure> {
+pub fn import(file: &Path, format: Format, database: &Source, manner: &Manner) -> Result<Imported, Failure> {
     let mut imported = Imported::default();
     let mut seen = HashSet::new();
     let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
@@ -304,14 +304,14 @@ fn check(row: &OwnedLinkRow, seen: &mut HashSet<u128>) -> Result<bool, String> {
     Ok(repaired)
 }
 
-fn open(path: &Path, access: Access) -> Result<Database, Failure> {
-    database::open(path, access, PATIENCE).map_err(|error| Failure::of("cannot use the database", &error))
+fn open(source: &Source, access: Access) -> Result<Database, Failure> {
+    database::open(source, access, PATIENCE).map_err(|error| Failure::of("cannot use the database", &error))
 }
 
 impl Export {
     fn run(self) -> Result<(), Failure> {
         let config = serve::load(&self.configured.config)?;
-        let mut database = open(&config.database.path, Access::ReadOnly)?;
+        let mut database = open(&config.database.source, Access::ReadOnly)?;
         let mut writer = format::Writer::new(BufWriter::new(io::stdout().lock()), self.format);
         let mut broken = None;
         let exported = database.export(&mut |row| {
@@ -338,7 +338,7 @@ impl Show {
         let mut rows: Vec<OwnedLinkRow> = Vec::new();
         let mut database_says = format!("not asked: there is no {}", file.display());
         if let Some(config) = &config {
-            let shown = database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
+            let shown = database::open(&config.database.source, Access::ReadOnly, config.database.timeout)
                 .and_then(|mut database| database.show(&token));
             match shown {
                 Ok(found) => {
@@ -439,7 +439,7 @@ fn print_shown(found: &[serde_json::Value], database_says: &str) {
 impl Refused {
     fn run(self) -> Result<(), Failure> {
         let config = serve::load(&self.configured.config)?;
-        let mut database = open(&config.database.path, Access::ReadOnly)?;
+        let mut database = open(&config.database.source, Access::ReadOnly)?;
         let mut table = output::Table::new(&["namespace", "token", "reason"]);
         let mut refused = Vec::new();
         database

@@ -51,10 +51,10 @@ impl Check {
         }
         if self.connect {
             let mut database =
-                database::open(&config.database.path, Access::ReadOnly, config.database.timeout)
+                database::open(&config.database.source, Access::ReadOnly, config.database.timeout)
                     .map_err(|error| Failure::of("database.url", &error))?;
             database.changed().map_err(|error| Failure::of("database.url", &error))?;
-            output::note(format_args!("the database answers: {}", config.database.path.display()));
+            output::note(format_args!("the database answers: {}", config.database.source));
         }
         if !self.print {
             output::line(format_args!("{} is fine", self.configured.config.display()));

@@ -65,6 +65,18 @@ pub(super) fn read_token(path: &Path) -> Result<Secret, Wrong> {
     Ok(Secret(String::from_utf8_lossy(token).into_owned()))
 }
 
+/// Reads a password: one line of text.
+pub(super) fn read_password(path: &Path) -> Result<Secret, Wrong> {
+    let advice = || "name a file that this user may read, with the password in its one line".to_owned();
+    let bytes = read(path, TOKEN_BYTES_MAX).map_err(|wrong| Wrong { advice: advice(), ..wrong })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() || password.chars().any(char::is_control) {
+        return Err(Wrong { found: "holds no password".to_owned(), advice: advice() });
+    }
+    Ok(Secret(password.to_owned()))
+}
+
 /// Reads a whole file.
 pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Wrong> {
     let unreadable = |error: io::Error| Wrong {

@@ -7,16 +7,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::database::Migrate;
 use crate::deliver;
 use crate::follow;
 use crate::journal::{self, Mode};
 use crate::links::guard;
-use crate::policy;
 use crate::record::privacy::Address;
 use crate::record::{self, WhenFull};
 use crate::resolve::look_ups;
 
+use super::database::Database;
 use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
 use super::reader::{Section, parse_address};
@@ -77,53 +76,6 @@ impl Listen {
     }
 }
 
-/// `[database]`: where links come from and hits go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Database {
-    /// The SQLite file.
-    pub path: PathBuf,
-    /// Whether the schema is brought up to date at start.
-    pub migrate: Migrate,
-    /// How often changed links are asked for.
-    pub poll: Duration,
-    /// The longest that one statement may take, waits for locks included.
-    pub timeout: Duration,
-    /// When it counts as down and as up again.
-    pub health: policy::Config,
-}
-
-impl Database {
-    pub(super) fn read(s: &mut Section<'_>) -> Self {
-        let default = "sqlite:holdfast.db".to_owned();
-        let allowed = "\"sqlite:FILE\", FILE relative to the configuration's folder";
-        let url = s.text("url", default, allowed, |url| parse_url(url, allowed), String::clone);
-        Self {
-            path: s.resolve(url.strip_prefix("sqlite:").unwrap_or_default()),
-            migrate: s.choice(
-                "migrate",
-                Migrate::Auto,
-                &[("auto", Migrate::Auto), ("never", Migrate::Never)],
-            ),
-            poll: s.span("poll", "200ms", "10ms"..="1m"),
-            timeout: s.span("timeout", "2s", "10ms"..="5m"),
-            health: read_health(s),
-        }
-    }
-}
-
-fn read_health(s: &mut Section<'_>) -> policy::Config {
-    let default = policy::Config::default();
-    let down_after = s.number("down_after", 3, 1..=1000);
-    let up_after = s.number("up_after", 2, 1..=1000);
-    let probe_every = s.span("probe_every", "1s", "100ms"..="10m");
-    policy::Config {
-        down_after,
-        up_after,
-        probe_every,
-        probe_every_max: default.probe_every_max.max(probe_every),
-    }
-}
-
 /// `[links]`: what is kept of links in memory, and when a link is forgotten.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -147,7 +99,7 @@ impl Links {
         Self {
             follow: follow::Config {
                 folder: data.join("links"),
-                database: database.path.clone(),
+                database: database.source.clone(),
                 timeout: database.timeout,
                 poll: database.poll,
                 reload_every,
@@ -230,7 +182,7 @@ pub struct Deliver {
 
 impl Deliver {
     /// Reads the table for the edge of that name.
-    pub(super) fn read(s: &mut Section<'_>) -> Self {
+    pub(super) fn read(s: &mut Section<'_>, database: &Database) -> Self {
         Self {
             pump: deliver::Config {
                 batch_rows: s.number("batch_rows", 50_000, 1..=1_000_000),
@@ -238,7 +190,7 @@ impl Deliver {
                 rows_per_second_max: s.number("rows_per_second_max", 0, 0..=10_000_000),
                 reject_rate_max: s.share("reject_rate_max", "1%", "0%"..="100%").fraction(),
                 retry_max: s.span("retry_max", "30s", "1s"..="10m"),
-                ..deliver::Config::new("sqlite")
+                ..deliver::Config::new(database.source.kind())
             },
             every: s.span("every", "200ms", "10ms"..="1m"),
         }
@@ -409,17 +361,4 @@ impl Log {
 pub(super) fn optional(s: &mut Section<'_>, key: &'static str, allowed: &str) -> Option<String> {
     let text = s.text(key, String::new(), allowed, |text| Ok(text.to_owned()), String::clone);
     Some(text).filter(|text| !text.is_empty())
-}
-
-fn parse_url(url: &str, allowed: &str) -> Result<String, Wrong> {
-    match url.split_once(':') {
-        Some(("sqlite", file)) if !file.is_empty() && !file.starts_with("//") && !file.contains('\0') => {
-            Ok(url.to_owned())
-        }
-        // An address may hold a password, so none is repeated.
-        Some((scheme, _)) if !scheme.is_empty() && scheme.len() < 20 => {
-            Err(Wrong::new(format!("an address that begins with {}", quoted(&format!("{scheme}:"))), allowed))
-        }
-        _ => Err(Wrong::new("no such address", allowed)),
-    }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::database::Source;
 use crate::event::{Kind, UnixMillis};
 use crate::journal::Mode;
 use crate::policy::Part;
@@ -68,7 +69,7 @@ fn a_minimal_configuration_takes_the_defaults() {
     let config = place.parse(SITE, &[]).unwrap();
     assert_eq!(config.listen.http, ["0.0.0.0:8080".parse().unwrap()]);
     assert_eq!(config.data, place.file("data"));
-    assert_eq!(config.database.path, place.file("holdfast.db"));
+    assert_eq!(config.database.source, Source::Sqlite(place.file("holdfast.db")));
     assert_eq!(config.links.follow.guard.forget_after, Duration::from_secs(30 * 86_400));
     assert_eq!(config.links.follow.guard.drop_max_ppm, 10_000);
     assert_eq!(config.journal.recorder.wait_max, Duration::from_millis(100));
@@ -124,14 +125,57 @@ fn wrong_values() {
     check("window = 'now'", &["1: window: found \"now\"; allowed: tables, each headed [[window]]"]);
     check("window = [5]", &["1: window: found 5; allowed: tables, each headed [[window]]"]);
     check(
-        "database.url = 'postgres://me:secret@db/x'",
-        &["1: database.url: found an address that begins with \"postgres:\"; allowed: \"sqlite:FILE\", \
-           FILE relative to the configuration's folder"],
+        "database.url = 'mysql://me:secret@db/x'",
+        &["1: database.url: found an address that begins with \"mysql:\"; allowed: \"sqlite:FILE\", \
+           FILE relative to the configuration's folder, or \"postgres://USER@HOST:PORT/DATABASE?sslmode=…\""],
     );
     check(
         "edge = 'my edge'",
         &["1: edge: found \"my edge\"; allowed: a name of 1 to 64 letters, digits, - _ or ."],
     );
+}
+
+#[test]
+fn servers_and_their_passwords() {
+    check(
+        "[database]\nurl = 'postgres://me:secret@db/x?sslmode=sure'",
+        &[
+            "2: database.url: found an unknown sslmode; allowed: disable, prefer, require, verify-ca, verify-full",
+        ],
+    );
+    check(
+        "[database]\nurl = 'postgres://me:secret@db/x?sslmode=verify-full&sslrootcert=none.pem'",
+        &[
+            "2: database.url: found sslrootcert: none.pem cannot be read: No such file or directory (os error 2); \
+           allowed: sslrootcert=FILE with the authorities' certificates in PEM, or sslrootcert=system",
+        ],
+    );
+    check(
+        "database.url = 'postgres://db'",
+        &["1: database.url: found no database; allowed: \"postgres://USER@HOST:PORT/DATABASE?sslmode=…\""],
+    );
+    check(
+        "[database]\nurl = 'postgres://me@db/x'\npassword_file = 'none'",
+        &["3: database.password_file: the file cannot be read: no such file or directory; name a file that \
+           this user may read, with the password in its one line"],
+    );
+    check(
+        "[database]\nurl = 'postgres://me@db/x'\nschema = 'a-b'\npooler = 'session'",
+        &[
+            "3: database.schema: found \"a-b\"; allowed: a name of 1 to 63 letters, digits or _, which begins \
+             with none of the digits",
+            "4: database.pooler: found \"session\"; allowed: \"none\", \"transaction\"",
+        ],
+    );
+    let text =
+        format!("database = {{ url = 'postgres://me:in-the-url@db/x', password_file = 'short' }}{SITE}");
+    let config = Place::new().parse(&text, &[]).unwrap();
+    let Source::Postgres(settings) = &config.database.source else { panic!("{:?}", config.database) };
+    let with = |password: &str| (**settings).clone().with_password(password) == **settings;
+    assert!(with("secret") && !with("in-the-url"), "the file counts");
+    assert_eq!(config.deliver.pump.sink, "postgres");
+    let shown = format!("{config:?}{}", config.effective_toml());
+    assert!(!shown.contains("secret") && !shown.contains("in-the-url"), "{shown}");
 }
 
 #[test]

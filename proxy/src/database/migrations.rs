@@ -1,26 +1,16 @@
-//! The numbered steps from an empty file to the schema of this release.
-
-use super::{Database, Error};
-use rusqlite::{Connection, TransactionBehavior};
+//! What a numbered step of a schema is, and who may take it.
 
 /// One step of the schema; its SQL runs in one transaction, together with the new number.
 #[derive(Clone, Copy, Debug)]
-pub struct Migration {
+pub(super) struct Migration {
     /// The schema's number after this step; steps are numbered 1, 2, 3, ….
-    pub number: u32,
+    pub(super) number: u32,
     /// The oldest schema number whose programs can still work with the result: the release before
     /// must be able to go on while an upgrade is under way.
-    pub compatible: u32,
+    pub(super) compatible: u32,
     /// What is run.
-    pub sql: &'static str,
+    pub(super) sql: &'static str,
 }
-
-/// Every step that this release knows, in order.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, compatible: 1, sql: include_str!("migrations/0001.sql") }];
-
-/// The schema number that this release writes.
-pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
 
 /// Whether the program may change the schema by itself (`database.migrate`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,85 +19,4 @@ pub enum Migrate {
     Auto,
     /// Steps that are missing are an error that names them; an operator takes them.
     Never,
-}
-
-impl Database {
-    /// The number of the schema that was found when this database was opened or last migrated.
-    #[must_use]
-    pub fn schema(&self) -> u32 {
-        self.schema
-    }
-
-    /// Takes the steps that are missing and returns how many there were.
-    ///
-    /// # Errors
-    /// [`Error::NotOurs`] when steps are missing and `mode` is [`Migrate::Never`]; otherwise as any write.
-    pub fn migrate(&mut self, mode: Migrate) -> Result<u32, Error> {
-        let missing = missing(self.schema);
-        if missing.is_empty() {
-            return Ok(0);
-        }
-        if mode == Migrate::Never {
-            let why =
-                format!("its schema is {}, this release needs {SCHEMA}; run the migrations", self.schema);
-            return Err(Error::not_ours(&self.path, why));
-        }
-        self.check_identity()?;
-        for step in missing {
-            self.deadline.arm();
-            take(&mut self.connection, step)
-                .map_err(|e| Error::of(&self.path, "taking a migration step", e))?;
-            self.schema = step.number;
-        }
-        Ok(missing.len() as u32)
-    }
-}
-
-fn missing(schema: u32) -> &'static [Migration] {
-    MIGRATIONS.get(schema as usize..).unwrap_or(&[])
-}
-
-/// Takes one step unless somebody else took it in the meantime.
-pub(super) fn take(connection: &mut Connection, step: &Migration) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if found(&transaction)? >= step.number {
-        return Ok(());
-    }
-    transaction.execute_batch(step.sql)?;
-    for (key, value) in [("schema", step.number), ("compatible", step.compatible)] {
-        transaction.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (key, value))?;
-    }
-    transaction.commit()
-}
-
-/// The schema's number; 0 where there is no table `meta`.
-fn found(connection: &Connection) -> rusqlite::Result<u32> {
-    let meta = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')";
-    if !connection.query_row(meta, (), |row| row.get::<_, bool>(0))? {
-        return Ok(0);
-    }
-    connection.query_row("SELECT value FROM meta WHERE key = 'schema'", (), |row| row.get(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_numbered_without_a_hole() {
-        for (index, step) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(step.number as usize, index + 1);
-            assert!(step.compatible <= step.number);
-        }
-    }
-
-    #[test]
-    fn a_step_is_taken_once() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        for step in MIGRATIONS {
-            take(&mut connection, step).unwrap();
-            take(&mut connection, step).unwrap();
-        }
-        assert_eq!(found(&connection).unwrap(), SCHEMA);
-    }
 }

@@ -1,6 +1,5 @@
 //! The look-up thread: one token at a time from the database, for whoever waits.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::{Config, Event, row};
 use crate::causes::chain;
 use crate::clock;
-use crate::database::{self, Access, Database};
+use crate::database::{self, Access, Database, Source};
 use crate::links::Origin;
 use crate::links::entry::Entry;
 use crate::links::namespaces::Namespaces;
@@ -34,7 +33,7 @@ pub fn serve_look_ups(
     config: &ArcSwap<Config>,
     events: &SyncSender<Event>,
 ) {
-    let mut open: Option<(PathBuf, Database, Holding)> = None;
+    let mut open: Option<(Source, Database, Holding)> = None;
     loop {
         let key = match queue.recv_timeout(IDLE) {
             Ok(key) => key,
@@ -52,7 +51,7 @@ pub fn serve_look_ups(
             continue;
         }
         let config = config.load();
-        if open.as_ref().is_some_and(|(path, ..)| *path != config.database) {
+        if open.as_ref().is_some_and(|(source, ..)| *source != config.database) {
             open = None;
         }
         let answer = match look_up(&mut open, &key, namespaces, vitals, &config) {
@@ -74,7 +73,7 @@ pub fn serve_look_ups(
 }
 
 fn look_up(
-    open: &mut Option<(PathBuf, Database, Holding)>,
+    open: &mut Option<(Source, Database, Holding)>,
     key: &Key,
     namespaces: &Namespaces,
     vitals: &Arc<Vitals>,

@@ -117,7 +117,7 @@ pub fn start(
         unsynced: false,
         connection: None,
         basis,
-        file: None,
+        place: None,
         unread: true,
         more: false,
         after_window: false,

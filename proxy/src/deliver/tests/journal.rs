@@ -2,9 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "the committer gets its thread here")]
 
-use crate::database::{Access, Migrate, create, open};
+use crate::database::{Access, Migrate, Source, create, open};
 use crate::deliver::memory::event;
-use crate::deliver::{Config, Pump, Remembered, SqliteSink, Step, reconcile};
+use crate::deliver::{Config, DatabaseSink, Pump, Remembered, Step, reconcile};
 use crate::event::UnixMillis;
 use crate::journal::disk::FileDisk;
 use crate::journal::{self, JournalId, Tag};
@@ -39,7 +39,7 @@ fn live(folder: &Path, life: u8, records: u64, steps: usize) {
         assert!(waited < 5_000, "the journal does not sync");
     }
     let _ = mill.tend(now);
-    let sink = SqliteSink::new(folder.join("holdfast.db"), TIMEOUT, Migrate::Auto);
+    let sink = DatabaseSink::new(source(folder), TIMEOUT, Migrate::Auto);
     let (remembered, _) = Remembered::open(folder.join("deliver.json")).unwrap();
     let mut settings = Config::new("sqlite");
     settings.batch_rows = 300;
@@ -51,7 +51,7 @@ fn live(folder: &Path, life: u8, records: u64, steps: usize) {
         }
     }
     assert_eq!(pump.take_alarms(), []);
-    let mut database = open(&folder.join("holdfast.db"), Access::ReadOnly, TIMEOUT).unwrap();
+    let mut database = open(&source(folder), Access::ReadOnly, TIMEOUT).unwrap();
     let report = reconcile(&journal, "edge-1", &mut database).unwrap();
     assert!(report.is_balanced(), "{report:?}");
     journal.stop();
@@ -61,7 +61,7 @@ fn live(folder: &Path, life: u8, records: u64, steps: usize) {
 #[test]
 fn several_lives_are_drained_exactly_once() {
     let folder = tempfile::tempdir().unwrap();
-    drop(create(&folder.path().join("holdfast.db"), UnixMillis(1)).unwrap());
+    drop(create(&source(folder.path()), UnixMillis(1)).unwrap());
     live(folder.path(), 1, 1_000, 2);
     live(folder.path(), 2, 700, 1);
     live(folder.path(), 3, 50, 40);
@@ -70,4 +70,8 @@ fn several_lives_are_drained_exactly_once() {
     assert_eq!(connection.query_row(sql, (), |row| row.get::<_, i64>(0)).unwrap(), 1_750);
     let sql = "SELECT group_concat(sequence) FROM cursors";
     assert_eq!(connection.query_row(sql, (), |row| row.get::<_, String>(0)).unwrap(), "1000,700,50");
+}
+
+fn source(folder: &Path) -> Source {
+    Source::Sqlite(folder.join("holdfast.db"))
 }

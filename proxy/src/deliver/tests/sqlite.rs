@@ -1,9 +1,9 @@
 //! The pump into SQLite on real files.
 
-use crate::database::{Access, Migrate, create, open};
+use crate::database::{Access, Migrate, Source, create, open};
 use crate::deliver::memory::{Shelf, event};
 use crate::deliver::{
-    AdoptFrom, Alarm, Config, Pump, Ranges, Remembered, SqliteSink, Standing, Step, reconcile,
+    AdoptFrom, Alarm, Config, DatabaseSink, Pump, Ranges, Remembered, Standing, Step, reconcile,
 };
 use crate::event::{Captures, Event, UnixMillis};
 use crate::journal::{JournalId, Sequence};
@@ -22,7 +22,7 @@ struct Edge {
     now: UnixMillis,
 }
 
-type FilePump = Pump<Shelf, SqliteSink>;
+type FilePump = Pump<Shelf, DatabaseSink>;
 
 impl Edge {
     fn new() -> Self {
@@ -30,8 +30,12 @@ impl Edge {
         let shelf = Shelf::default();
         let journal = shelf.open(1);
         let edge = Self { folder, shelf, journal, now: UnixMillis(1_000_000) };
-        drop(create(&edge.path(), edge.now).unwrap());
+        drop(create(&edge.source(), edge.now).unwrap());
         edge
+    }
+
+    fn source(&self) -> Source {
+        Source::Sqlite(self.path())
     }
 
     fn path(&self) -> PathBuf {
@@ -40,7 +44,7 @@ impl Edge {
 
     fn pump(&self) -> FilePump {
         let (remembered, _) = Remembered::open(self.folder.path().join("deliver.json")).unwrap();
-        let sink = SqliteSink::new(self.path(), TIMEOUT, Migrate::Auto);
+        let sink = DatabaseSink::new(self.source(), TIMEOUT, Migrate::Auto);
         Pump::new(Config::new("sqlite"), self.shelf.clone(), sink, remembered, 1)
     }
 
@@ -77,7 +81,7 @@ impl Edge {
     fn check(&self, rows: i64, rejected: i64) {
         assert_eq!(self.ask("SELECT count(*) FROM hits"), rows);
         assert_eq!(self.ask("SELECT count(*) FROM rejected"), rejected);
-        let mut database = open(&self.path(), Access::ReadOnly, TIMEOUT).unwrap();
+        let mut database = open(&self.source(), Access::ReadOnly, TIMEOUT).unwrap();
         let report = reconcile(&self.shelf, "edge-1", &mut database).unwrap();
         assert!(report.is_balanced(), "{report:?}");
     }
@@ -282,7 +286,7 @@ fn a_file_that_is_gone_locked_or_replaced_is_waited_for() {
     assert!(matches!(edge.drain(&mut pump), Step::Failed { .. }));
     assert!(!edge.path().exists(), "delivery must not create a database");
     // Another one in its place gets everything; its own identity says that it never had any.
-    drop(create(&edge.path(), edge.now).unwrap());
+    drop(create(&edge.source(), edge.now).unwrap());
     edge.settle(&mut pump);
     edge.check(20, 0);
     let locked = rusqlite::Connection::open(edge.path()).unwrap();
@@ -324,7 +328,7 @@ fn reconcile_names_what_is_missing_doubled_and_gone() {
     edge.sql("DELETE FROM hits WHERE sequence IN (20, 21, 40)");
     edge.sql("INSERT INTO rejected SELECT journal, sequence, at, '', x'' FROM hits WHERE sequence = 50");
     edge.sql("UPDATE hits SET sequence = 1000 WHERE sequence = 55");
-    let mut database = open(&edge.path(), Access::ReadOnly, TIMEOUT).unwrap();
+    let mut database = open(&edge.source(), Access::ReadOnly, TIMEOUT).unwrap();
     let report = reconcile(&edge.shelf, "edge-1", &mut database).unwrap();
     assert!(!report.is_balanced());
     let [journal] = report.journals.as_slice() else { panic!("{report:?}") };
@@ -348,7 +352,7 @@ fn reconcile_accounts_for_what_the_journal_has_dropped() {
     edge.settle(&mut pump);
     edge.sql("DELETE FROM hits WHERE journal = 1 AND sequence BETWEEN 10 AND 12");
     edge.shelf.with(edge.journal, |log| log.first = 31);
-    let mut database = open(&edge.path(), Access::ReadOnly, TIMEOUT).unwrap();
+    let mut database = open(&edge.source(), Access::ReadOnly, TIMEOUT).unwrap();
     let dropped = reconcile(&edge.shelf, "edge-1", &mut database).unwrap();
     edge.shelf.0.borrow_mut().retain(|log| log.id == other);
     let forgotten = reconcile(&edge.shelf, "edge-1", &mut database).unwrap();

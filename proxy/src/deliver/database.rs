@@ -1,33 +1,34 @@
-//! The sink that writes to our own schema in SQLite.
+//! The sink that writes to our own schema in a database.
 
 use super::sink::{Fault, Holding, Rest, Sink};
-use crate::database::{Access, Audit, CommitError, Committed, Database, Delivery, Error, Migrate, open};
+use crate::database::{
+    Access, Audit, CommitError, Committed, Database, Delivery, Error, Migrate, Source, open,
+};
 use crate::journal::JournalId;
-use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// One writing connection, opened when it is first needed and again after every failure.
 #[derive(Debug)]
-pub struct SqliteSink {
-    path: PathBuf,
+pub struct DatabaseSink {
+    source: Source,
     timeout: Duration,
     migrate: Migrate,
     database: Option<Database>,
 }
 
-impl SqliteSink {
-    /// A sink that opens `path` when it is first asked; `timeout` bounds each statement.
+impl DatabaseSink {
+    /// A sink that opens its database when it is first asked; `timeout` bounds each statement.
     #[must_use]
-    pub fn new(path: PathBuf, timeout: Duration, migrate: Migrate) -> Self {
-        Self { path, timeout, migrate, database: None }
+    pub fn new(source: Source, timeout: Duration, migrate: Migrate) -> Self {
+        Self { source, timeout, migrate, database: None }
     }
 
     fn database(&mut self) -> Result<&mut Database, Fault> {
         let database = match self.database.take() {
             Some(database) => database,
             None => {
-                let mut database = open(&self.path, Access::ReadWrite, self.timeout).map_err(failed)?;
+                let mut database = open(&self.source, Access::ReadWrite, self.timeout).map_err(failed)?;
                 database.migrate(self.migrate).map_err(failed)?;
                 database
             }
@@ -36,7 +37,7 @@ impl SqliteSink {
     }
 }
 
-impl Sink for SqliteSink {
+impl Sink for DatabaseSink {
     fn holds(&mut self, journal: JournalId) -> Result<Holding, Fault> {
         let database = self.database()?;
         let held = database.held(Uuid::from_bytes(*journal.as_bytes())).map_err(failed)?;
@@ -56,7 +57,7 @@ impl Sink for SqliteSink {
         self.database()?.audit(Uuid::from_bytes(*journal.as_bytes()), first, last).map_err(failed)
     }
 
-    /// Resting briefly, the write-ahead log is emptied: then a copy of the file alone is complete,
+    /// Resting briefly, SQLite's write-ahead log is emptied: then a copy of the file alone is complete,
     /// and a file that is put in its place meets no log of the old one.
     fn rest(&mut self, rest: Rest) {
         let Some(database) = &mut self.database else { return };

@@ -2,7 +2,7 @@
 
 use super::deadline::Deadline;
 use super::migrations::{MIGRATIONS, SCHEMA, take};
-use super::{Database, Error, Fault};
+use super::{Access, Database, Error, Fault, Identity, Place, name};
 use crate::event::UnixMillis;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -26,26 +26,6 @@ const CHECKPOINT_PAGES: u32 = 16 * 1024;
 const LOG_BYTES_KEPT: u32 = 64 * 1024 * 1024;
 /// A batch of delivery (16 MiB of events) fits, so that no page is written twice for it.
 const CACHE_KIB: u32 = 64 * 1024;
-
-/// What a connection may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Loads and look-ups.
-    ReadOnly,
-    /// Imports and delivery too.
-    ReadWrite,
-}
-
-/// Which database this is, and which file it was read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Chosen at random when the database was created; a copy or backup keeps it.
-    pub uuid: Uuid,
-    /// The file system that the file is on.
-    pub device: u64,
-    /// The file's number there.
-    pub inode: u64,
-}
 
 /// A file whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +68,7 @@ pub fn create(path: &Path, now: UnixMillis) -> Result<Database, Error> {
         |e| match e {
             rustix::io::Errno::EXIST => {
                 let what = "to be created: there is a file of that name already";
-                Error::Refused(Fault { path: path.into(), what: what.into(), source: None })
+                Error::Refused(Fault::new(name(path), what))
             }
             e => Error::io(path, doing, e.into()),
         },
@@ -109,7 +89,7 @@ pub fn create(path: &Path, now: UnixMillis) -> Result<Database, Error> {
 pub fn open(path: &Path, access: Access, timeout: Duration) -> Result<Database, Error> {
     let sqlite = rusqlite::version_number();
     if sqlite < SQLITE_VERSION_MIN {
-        return Err(Error::not_ours(
+        return Err(Error::not_ours_file(
             path,
             format!("SQLite {} loses data, 3.51.3 is needed", rusqlite::version()),
         ));
@@ -149,7 +129,8 @@ impl Database {
     /// Which database this is.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity { uuid: self.uuid, device: self.file.device, inode: self.file.inode }
+        let FileId { device, inode } = self.file;
+        Identity { uuid: self.uuid, place: Place::File { device, inode } }
     }
 
     /// Holds the open file against its path.
@@ -168,13 +149,14 @@ impl Database {
             Ok((file, bytes)) if file != self.file || bytes == 0 => Err(match self.set_aside_sidecars() {
                 Ok(()) if file == self.file => replaced(&self.path, "was emptied while it was open"),
                 Ok(()) => replaced(&self.path, "was replaced by another file while it was open"),
-                Err(e) => Error::Replaced(Fault {
-                    path: self.path.clone(),
-                    what: "was replaced or emptied while it was open; the `-wal` and `-shm` files \
-                               beside it belong to the old one and could not be renamed: move them away"
-                        .into(),
-                    source: Some(Box::new(e)),
-                }),
+                Err(e) => Error::Replaced(
+                    Fault::new(
+                        name(&self.path),
+                        "was replaced or emptied while it was open; the `-wal` and `-shm` files \
+                         beside it belong to the old one and could not be renamed: move them away",
+                    )
+                    .because(e),
+                ),
             }),
             Ok(_) => {
                 self.sidecars.log.set(sidecar(&beside(&self.path, "-wal")));
@@ -249,7 +231,7 @@ fn expect(path: &Path, name: &str, found: &str, wanted: &str) -> Result<(), Erro
     if found.eq_ignore_ascii_case(wanted) {
         return Ok(());
     }
-    Err(Error::not_ours(path, format!("{name} is {found} and can't be set to {wanted}")))
+    Err(Error::not_ours_file(path, format!("{name} is {found} and can't be set to {wanted}")))
 }
 
 /// Reads whose database this is, and of which schema.
@@ -260,7 +242,10 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(Uuid, u32), Error>
     let tables: u32 =
         connection.query_row(tables, (), |row| row.get(0)).map_err(|e| Error::of(path, doing, e))?;
     if tables < 3 {
-        return Err(Error::not_ours(path, "it lacks Holdfast's tables (`holdfast init` makes a database)"));
+        return Err(Error::not_ours_file(
+            path,
+            "it lacks Holdfast's tables (`holdfast init` makes a database)",
+        ));
     }
     let meta =
         "SELECT (SELECT value FROM meta WHERE key = 'uuid'), (SELECT value FROM meta WHERE key = 'schema'),
@@ -271,18 +256,18 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(Uuid, u32), Error>
         })
         .map_err(|e| Error::of(path, doing, e))?;
     let Ok(uuid) = Uuid::parse_str(&uuid) else {
-        return Err(Error::not_ours(path, format!("its identity {uuid:?} is no uuid")));
+        return Err(Error::not_ours_file(path, format!("its identity {uuid:?} is no uuid")));
     };
     if compatible > SCHEMA {
         let why =
             format!("its schema {schema} is for releases that know {compatible}, this one knows {SCHEMA}");
-        return Err(Error::not_ours(path, why));
+        return Err(Error::not_ours_file(path, why));
     }
     Ok((uuid, schema))
 }
 
 fn replaced(path: &Path, how: &'static str) -> Error {
-    Error::Replaced(Fault { path: path.into(), what: how.into(), source: None })
+    Error::Replaced(Fault::new(name(path), how))
 }
 
 /// The file under a path, and its length.
@@ -290,7 +275,7 @@ fn stat(path: &Path) -> Result<(FileId, u64), Error> {
     match fs::metadata(path) {
         Ok(found) => Ok((FileId { device: found.dev(), inode: found.ino() }, found.len())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Err(Error::Missing(Fault { path: path.into(), what: "".into(), source: Some(Box::new(e)) }))
+            Err(Error::Missing(Fault::new(name(path), "").because(e)))
         }
         Err(e) => Err(Error::io(path, "looking for it", e)),
     }

@@ -1,0 +1,236 @@
+//! Reading links whole and one by one; importing and exporting them.
+
+use super::changes::Snapshot;
+use super::copy::Reader;
+use super::fault::Trouble;
+use super::settings::Pooler;
+use super::text::unescape_bytes;
+use super::value::Moment;
+use super::{Database, Each, Error, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, escape};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use std::pin::pin;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+/// How many columns a statement about links begins with.
+pub(super) const COUNT: usize = 8;
+
+/// The columns of a link, as a statement gives them.
+#[derive(Clone, Copy)]
+pub(super) struct Columns<'a> {
+    namespace: &'a [u8],
+    token: &'a [u8],
+    url: &'a str,
+    campaign: &'a str,
+    append: bool,
+    expires_at: Option<Moment>,
+    disabled: bool,
+    deleted: bool,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) const NAMES: &'static str =
+        "namespace, token, url, campaign, append, expires_at, disabled, deleted";
+
+    pub(super) fn of(row: &'a Row) -> Self {
+        Self {
+            namespace: row.get::<_, &str>(0).as_bytes(),
+            token: row.get::<_, &str>(1).as_bytes(),
+            url: row.get(2),
+            campaign: row.get(3),
+            append: row.get(4),
+            expires_at: row.get(5),
+            disabled: row.get(6),
+            deleted: row.get(7),
+        }
+    }
+
+    fn of_fields(fields: [Option<&'a [u8]>; COUNT]) -> Result<Self, Trouble> {
+        const ODD: Trouble = Trouble::Odd("a column of links is not as this release made it");
+        let [namespace, token, url, campaign, append, expires_at, disabled, deleted] = fields;
+        let text = |field: Option<&'a [u8]>| str::from_utf8(field.unwrap_or_default()).unwrap_or("");
+        let flag = |field: Option<&'a [u8]>| match field {
+            Some([flag]) => Ok(*flag != 0),
+            _ => Err(ODD),
+        };
+        let moment = |bytes: &'a [u8]| bytes.try_into().map(i64::from_be_bytes).map_err(|_| ODD);
+        Ok(Self {
+            namespace: namespace.unwrap_or_default(),
+            token: token.unwrap_or_default(),
+            url: text(url),
+            campaign: text(campaign),
+            append: flag(append)?,
+            expires_at: expires_at.map(moment).transpose()?.map(Moment::of_micros),
+            disabled: flag(disabled)?,
+            deleted: flag(deleted)?,
+        })
+    }
+
+    pub(super) fn give(self, each: &mut Each<'_>) -> Result<(), Trouble> {
+        let link = LinkRow {
+            namespace: &unescape_bytes(self.namespace),
+            token: &unescape_bytes(self.token),
+            url: self.url,
+            campaign: self.campaign,
+            append: self.append,
+            expires_at: self.expires_at.map(|Moment(at)| at),
+            disabled: self.disabled,
+            deleted: self.deleted,
+        };
+        each(link).map_err(|Stop| Trouble::Stopped)
+    }
+}
+
+impl Database {
+    pub(in super::super) fn load(&mut self, each: &mut Each<'_>) -> Result<Loaded, Error> {
+        self.stream("", each)
+    }
+
+    pub(in super::super) fn export(&mut self, each: &mut Each<'_>) -> Result<Loaded, Error> {
+        self.stream("WHERE NOT deleted ORDER BY namespace, token", each)
+    }
+
+    /// Gives rows as they come, of one snapshot; it may take long, but never long without a row.
+    fn stream(&self, which: &str, each: &mut Each<'_>) -> Result<Loaded, Error> {
+        let sql = format!(
+            "COPY (SELECT {} FROM {}.links {which}) TO STDOUT (FORMAT binary)",
+            Columns::NAMES,
+            self.tables
+        );
+        let done = self.connection.transaction("ISOLATION LEVEL REPEATABLE READ READ ONLY", async |talk| {
+            let snapshot = talk.one("SELECT pg_current_snapshot()::text", &[]).await?.get::<_, String>(0);
+            let watermark = Snapshot::parse(&snapshot)?.watermark();
+            talk.batch("SET LOCAL statement_timeout = 0").await?;
+            let mut pieces = pin!(talk.bounded(talk.client.copy_out(&sql)).await?);
+            let mut reader = Reader::default();
+            let mut rows = 0;
+            loop {
+                // A timer for each of millions of rows would cost more than the row.
+                let piece: Option<Result<Bytes, _>> = match pieces.next().now_or_never() {
+                    Some(piece) => piece,
+                    None => talk.bounded(pieces.next().map(Ok::<_, Trouble>)).await?,
+                };
+                let Some(piece) = piece else { break };
+                reader.rows(&piece?, &mut |fields| {
+                    rows += 1;
+                    Columns::of_fields(fields)?.give(each)
+                })?;
+            }
+            reader.finish()?;
+            Ok(Loaded { rows, watermark })
+        });
+        done.map_err(|trouble| trouble.into_error(self.connection.name(), "reading links"))
+    }
+
+    pub(in super::super) fn lookup(
+        &mut self,
+        namespace: &[u8],
+        token: &[u8],
+    ) -> Result<Option<OwnedLinkRow>, Error> {
+        let sql = format!(
+            "SELECT {} FROM {}.links WHERE namespace = $1 AND token = $2",
+            Columns::NAMES,
+            self.tables
+        );
+        let (namespace, token) = (escape(namespace), escape(token));
+        let prepared = &mut self.lookup;
+        let rows = if self.connection.pooler() == Pooler::None {
+            self.connection.try_run(async |talk| {
+                let statement = match prepared {
+                    Some(statement) => statement,
+                    None => prepared.insert(talk.prepare(&sql).await?),
+                };
+                talk.bounded(talk.client.query(&*statement, &[&namespace, &token])).await
+            })
+        } else {
+            self.connection.transaction("READ ONLY", async |talk| {
+                talk.query(&sql, &[(&namespace, Type::TEXT), (&token, Type::TEXT)]).await
+            })
+        };
+        let rows = rows.map_err(|trouble| trouble.into_error(self.connection.name(), "looking a link up"))?;
+        Ok(owned(&rows).pop())
+    }
+
+    pub(in super::super) fn show(&mut self, token: &[u8]) -> Result<Vec<OwnedLinkRow>, Error> {
+        // Hops from namespace to namespace by the key; there are few, and tokens by the million.
+        let sql = format!(
+            "WITH RECURSIVE spaces(name) AS (
+                (SELECT min(namespace) FROM {0}.links)
+                UNION ALL
+                SELECT (SELECT min(namespace) FROM {0}.links WHERE namespace > name) FROM spaces WHERE name IS NOT NULL)
+             SELECT {1} FROM spaces JOIN {0}.links ON namespace = name AND token = $1 ORDER BY namespace",
+            self.tables,
+            Columns::NAMES
+        );
+        let token = escape(token);
+        let rows = self
+            .connection
+            .transaction("READ ONLY", async |talk| talk.query(&sql, &[(&token, Type::TEXT)]).await);
+        let rows =
+            rows.map_err(|trouble| trouble.into_error(self.connection.name(), "looking a token up"))?;
+        Ok(owned(&rows))
+    }
+
+    pub(in super::super) fn import(&mut self, chunk: &[OwnedLinkRow]) -> Result<ImportedChunk, Error> {
+        // Of a key that stands twice the later one counts; one statement would refuse both.
+        let mut newest = std::collections::BTreeMap::new();
+        for link in chunk {
+            newest.insert((&link.namespace, &link.token), link);
+        }
+        let each = || newest.values();
+        let namespaces: Vec<_> = each().map(|link| escape(&link.namespace)).collect();
+        let tokens: Vec<_> = each().map(|link| escape(&link.token)).collect();
+        let urls: Vec<_> = each().map(|link| link.url.as_str()).collect();
+        let campaigns: Vec<_> = each().map(|link| link.campaign.as_str()).collect();
+        let appends: Vec<_> = each().map(|link| link.append).collect();
+        let expires: Vec<_> = each().map(|link| link.expires_at.map(Moment)).collect();
+        let disabled: Vec<_> = each().map(|link| link.disabled).collect();
+        let deleted: Vec<_> = each().map(|link| link.deleted).collect();
+        let sql = format!(
+            "INSERT INTO {0}.links AS known ({1})
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (namespace, token) DO UPDATE SET url = excluded.url, campaign = excluded.campaign,
+                 append = excluded.append, expires_at = excluded.expires_at,
+                 disabled = excluded.disabled, deleted = excluded.deleted
+             WHERE (known.url, known.campaign, known.append, known.expires_at, known.disabled, known.deleted)
+                 IS DISTINCT FROM (excluded.url, excluded.campaign, excluded.append, excluded.expires_at,
+                     excluded.disabled, excluded.deleted)
+             RETURNING xmax = 0",
+            self.tables,
+            Columns::NAMES
+        );
+        let rows = self.connection.transaction("", async |talk| {
+            talk.query(
+                &sql,
+                &[
+                    (&namespaces, Type::TEXT_ARRAY),
+                    (&tokens, Type::TEXT_ARRAY),
+                    (&urls, Type::TEXT_ARRAY),
+                    (&campaigns, Type::TEXT_ARRAY),
+                    (&appends, Type::BOOL_ARRAY),
+                    (&expires, Type::TIMESTAMPTZ_ARRAY),
+                    (&disabled, Type::BOOL_ARRAY),
+                    (&deleted, Type::BOOL_ARRAY),
+                ],
+            )
+            .await
+        });
+        let rows = rows.map_err(|trouble| trouble.into_error(self.connection.name(), "writing links"))?;
+        let inserted = rows.iter().filter(|row| row.get::<_, bool>(0)).count() as u64;
+        let updated = rows.len() as u64 - inserted;
+        Ok(ImportedChunk { inserted, updated, unchanged: chunk.len() as u64 - inserted - updated })
+    }
+}
+
+fn owned(rows: &[Row]) -> Vec<OwnedLinkRow> {
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        // The callback never asks to stop.
+        let _ = Columns::of(row).give(&mut |link| {
+            found.push(link.into());
+            Ok(())
+        });
+    }
+    found
+}
