@@ -40,6 +40,7 @@ pub fn serve_look_ups(
             Err(RecvTimeoutError::Timeout) => {
                 if !vitals.database_is_up() {
                     open = None;
+                    look_ups.barred();
                 }
                 continue;
             }
@@ -47,6 +48,7 @@ pub fn serve_look_ups(
         };
         if !vitals.database_is_up() {
             open = None;
+            look_ups.barred();
             look_ups.answer(&key, &Answer::Unasked(LookUp::Barred), clock::now());
             continue;
         }

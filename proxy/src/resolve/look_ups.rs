@@ -3,7 +3,8 @@
 //! Invariants:
 //! - A token is looked up by one request at a time; the others wait for its answer.
 //! - At most `in_flight_max` look-ups are under way, and nobody waits longer than `deadline`.
-//! - After one that took longer nobody waits at all, until it has come back, with whatever answer.
+//! - After one that took longer nobody waits at all, until the database has answered one. Meanwhile one
+//!   at a time is asked all the same, to learn when it does.
 //! - Nothing is looked up while the caller says that the database may not be asked.
 //! - Memory is bounded: `entries` links and misses, the least recently used go first.
 //! - A remembered miss ends after `miss_ttl`, and at once when the link arrives by another way.
@@ -81,7 +82,7 @@ pub struct LookUps {
     // Off the way of a known click. Each lock is held for one step in a map, never during a look-up.
     shards: [Mutex<Shard>; SHARDS],
     in_flight: AtomicUsize,
-    /// A deadline passed, and no answer has come since.
+    /// A deadline passed, and the database has answered nothing since.
     hangs: AtomicBool,
     asks: SyncSender<Key>,
 }
@@ -139,6 +140,7 @@ impl LookUps {
     /// Dropping the future gives up the wait; the look-up's answer is remembered all the same.
     pub async fn ask(&self, key: Key) -> Answer {
         if self.hangs() {
+            self.ask_unawaited(key);
             return Answer::Unasked(LookUp::Late);
         }
         let (answer, wait) = oneshot::channel();
@@ -173,7 +175,23 @@ impl LookUps {
         }
     }
 
-    /// Whether a look-up is under way that took longer than anybody waits.
+    /// Asks whether the database answers again, unless somebody does already; nobody waits for it.
+    fn ask_unawaited(&self, key: Key) {
+        if self.in_flight.compare_exchange(0, 1, Relaxed, Relaxed).is_ok() {
+            let mut shard = self.shard(&key);
+            match self.asks.try_send(key.clone()) {
+                Ok(()) => drop(shard.waiting.insert(key, Vec::new())),
+                Err(_) => drop(self.in_flight.fetch_sub(1, Relaxed)),
+            }
+        }
+    }
+
+    /// Nobody may ask for the present, so what was silent is asked anew afterwards.
+    pub fn barred(&self) {
+        self.hangs.store(false, Relaxed);
+    }
+
+    /// Whether a look-up took longer than anybody waits, and the database has not answered since.
     #[must_use]
     pub fn hangs(&self) -> bool {
         self.hangs.load(Relaxed)
@@ -197,7 +215,10 @@ impl LookUps {
             shard.waiting.remove(key)
         };
         self.in_flight.fetch_sub(1, Relaxed);
-        self.hangs.store(false, Relaxed);
+        // One that failed after everybody had gone is as silent as before.
+        if !matches!(answer, Answer::Unasked(_)) {
+            self.hangs.store(false, Relaxed);
+        }
         for one in waiting.into_iter().flatten() {
             // Whoever gave up waiting is no fault.
             let _ = one.send(answer.clone());
@@ -320,6 +341,26 @@ mod tests {
         assert_eq!(queue.try_iter().collect::<Vec<_>>(), [key("t")]);
         look_ups.answer(&key("t"), &Answer::Absent, UnixMillis(0));
         assert!(!look_ups.hangs(), "it answers again");
+    }
+
+    /// A server that hung let a reader wait anew whenever its last look-up ran into its timeout.
+    #[test]
+    fn a_look_up_that_fails_after_the_deadline_lets_nobody_wait_again() {
+        let slow = Config { deadline: Duration::from_millis(10), ..config() };
+        let (look_ups, queue) = LookUps::new(slow, 1);
+        assert!(matches!(block_on(look_ups.ask(key("t"))), Answer::Unasked(LookUp::Late)));
+        assert_eq!(queue.try_iter().collect::<Vec<_>>(), [key("t")]);
+        look_ups.answer(&key("t"), &Answer::Unasked(LookUp::Failed), UnixMillis(0));
+        assert!(look_ups.hangs());
+        // The next ones ask, one at a time, and wait for nothing.
+        for token in ["u", "v"] {
+            assert!(matches!(block_on(look_ups.ask(key(token))), Answer::Unasked(LookUp::Late)));
+        }
+        assert_eq!(queue.try_iter().collect::<Vec<_>>(), [key("u")]);
+        look_ups.answer(&key("u"), &Answer::Unasked(LookUp::Failed), UnixMillis(0));
+        assert!(look_ups.hangs());
+        look_ups.barred();
+        assert!(!look_ups.hangs(), "known as down, and asked anew when it is up");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub struct Ledger {
     answered: Mutex<Vec<u64>>,
     /// Requests on a connection that was open, and connections, that failed.
     pub failed: AtomicU64,
+    slowest_ms: AtomicU64,
 }
 
 impl Ledger {
@@ -35,6 +36,11 @@ impl Ledger {
 
     pub fn sent(&self) -> u64 {
         self.next.load(Relaxed)
+    }
+
+    /// The longest that an answer took.
+    pub fn slowest(&self) -> Duration {
+        Duration::from_millis(self.slowest_ms.load(Relaxed))
     }
 }
 
@@ -56,11 +62,23 @@ impl Load {
         ledger: &Arc<Ledger>,
         path: &'static str,
     ) -> Self {
+        Self::paced(address, connections, manner, ledger, path, Duration::ZERO)
+    }
+
+    /// The same with a pause after each answer, for a load that lasts as long as a story.
+    pub fn paced(
+        address: SocketAddr,
+        connections: usize,
+        manner: Manner,
+        ledger: &Arc<Ledger>,
+        path: &'static str,
+        pause: Duration,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..connections)
             .map(|_| {
                 let (stop, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
-                std::thread::spawn(move || click(address, manner, &stop, &ledger, path))
+                std::thread::spawn(move || click(address, manner, &stop, &ledger, path, pause))
             })
             .collect();
         Self { stop, threads }
@@ -74,7 +92,14 @@ impl Load {
     }
 }
 
-fn click(address: SocketAddr, manner: Manner, stop: &AtomicBool, ledger: &Ledger, path: &str) {
+fn click(
+    address: SocketAddr,
+    manner: Manner,
+    stop: &AtomicBool,
+    ledger: &Ledger,
+    path: &str,
+    pause: Duration,
+) {
     let mut connection: Option<Client> = None;
     while !stop.load(Relaxed) {
         let client = match &mut connection {
@@ -89,8 +114,10 @@ fn click(address: SocketAddr, manner: Manner, stop: &AtomicBool, ledger: &Ledger
             },
         };
         let id = ledger.next.fetch_add(1, Relaxed);
+        let begun = Instant::now();
         match client.get("click.test", &format!("{path}?id={id}")) {
             Ok(answer) if answer.status == 302 => {
+                ledger.slowest_ms.fetch_max(begun.elapsed().as_millis() as u64, Relaxed);
                 ledger.answered.lock().unwrap().push(id);
                 if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
                     connection = None;
@@ -103,29 +130,38 @@ fn click(address: SocketAddr, manner: Manner, stop: &AtomicBool, ledger: &Ledger
                 connection = None;
             }
         }
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
     }
 }
 
+/// How often each click is in a database.
+pub type Delivered = HashMap<u64, i64>;
+
 /// Every answered click is in the database exactly once, and nothing is there that was never sent.
 pub fn assert_exactly_once(edge: &Edge, ledger: &Ledger) {
+    assert_all_once(&delivered(edge), ledger, &edge.log());
+}
+
+/// The same of what was read from any database; `log` is shown when it is not so.
+pub fn assert_all_once(delivered: &Delivered, ledger: &Ledger, log: &str) {
     let answered = ledger.answered();
-    let delivered = delivered(edge);
     let missing: Vec<_> = answered.iter().filter(|id| !delivered.contains_key(id)).collect();
     assert!(
         missing.is_empty(),
-        "{} of {} answered clicks are missing: {:?}…\n{}",
+        "{} of {} answered clicks are missing: {:?}…\n{log}",
         missing.len(),
         answered.len(),
         &missing[..missing.len().min(10)],
-        edge.log()
     );
     let doubled: Vec<_> = delivered.iter().filter(|(_, count)| **count != 1).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
     assert!(delivered.keys().all(|id| *id < ledger.sent()), "a click that was never sent");
 }
 
-/// How often each click is in the database.
-fn delivered(edge: &Edge) -> HashMap<u64, i64> {
+/// How often each click is in the edge's own database.
+fn delivered(edge: &Edge) -> Delivered {
     let database = rusqlite::Connection::open(edge.database()).unwrap();
     database.busy_timeout(Duration::from_secs(10)).unwrap();
     let mut statement =
@@ -138,9 +174,14 @@ fn delivered(edge: &Edge) -> HashMap<u64, i64> {
 ///
 /// Counting rows is not enough: clicks that were recorded and never answered are delivered, too.
 pub fn wait_delivered(edge: &Edge, answered: &[u64]) {
+    wait_all(answered, || delivered(edge));
+}
+
+/// The same for any database.
+pub fn wait_all(answered: &[u64], read: impl Fn() -> Delivered) {
     let deadline = Instant::now() + PATIENCE;
-    let all_there = |delivered: &HashMap<u64, i64>| answered.iter().all(|id| delivered.contains_key(id));
-    while !all_there(&delivered(edge)) && Instant::now() < deadline {
+    let all_there = |delivered: Delivered| answered.iter().all(|id| delivered.contains_key(id));
+    while !all_there(read()) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
