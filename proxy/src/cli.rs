@@ -11,6 +11,7 @@ pub mod demo;
 pub mod init;
 pub mod journal;
 pub mod links;
+pub mod migrate;
 pub mod output;
 pub mod running;
 pub mod serve;
@@ -33,6 +34,8 @@ enum Command {
     Serve(serve::Serve),
     /// Report every fault of a configuration at once
     Check(serve::Check),
+    /// Make Holdfast's tables in the database, or bring them up to date
+    Migrate(migrate::Migrate),
     /// Bring links into the database and look at them
     #[command(subcommand)]
     Links(links::Links),
@@ -117,6 +120,7 @@ impl Cli {
             Command::Init(init) => init.run(),
             Command::Serve(serve) => serve.run(),
             Command::Check(check) => check.run(),
+            Command::Migrate(migrate) => migrate.run(),
             Command::Links(links) => links.run(),
             Command::Window(window) => window.run(),
             Command::Reload(running) => running::reload(&running),

@@ -11,6 +11,7 @@
 mod database;
 mod fault;
 mod files;
+mod foreign;
 mod listing;
 mod nearest;
 mod node;
@@ -184,7 +185,7 @@ fn read(s: &mut Section<'_>) -> Config {
     let data = read_data(s);
     let listen = s.table("listen", Listen::read);
     let database = s.table("database", |s| Database::read(s, &edge));
-    let config = Config {
+    let mut config = Config {
         links: s.table("links", |s| Links::read(s, &data, &database)),
         journal: s.table("journal", |s| Journal::read(s, &data)),
         deliver: s.table("deliver", |s| Deliver::read(s, &database)),
@@ -201,6 +202,10 @@ fn read(s: &mut Section<'_>) -> Config {
         listen,
         database,
     };
+    let links = std::mem::take(&mut config.links.foreign);
+    let statements = std::mem::take(&mut config.deliver.statements);
+    let preset = config.database.preset.take();
+    foreign::compose(s, &mut config, links, statements, preset);
     check_listeners(s, &config);
     check_default_site(s, &config);
     config

@@ -102,6 +102,15 @@ pub fn create(source: &Source, now: UnixMillis) -> Result<Database, Error> {
     }
 }
 
+/// The SQL of every step from nothing to the schema of this release, in order.
+#[must_use]
+pub fn steps(source: &Source) -> Vec<String> {
+    match source {
+        Source::Sqlite(_) => sqlite::steps(),
+        Source::Postgres(settings) => postgres::steps(settings),
+    }
+}
+
 /// Whether there is something under that name that [`create`] must leave alone.
 ///
 /// # Errors
@@ -172,6 +181,15 @@ impl Database {
             Self::Sqlite(database) => database.checkpoint(),
             // The server tidies up by itself.
             Self::Postgres(_) => Ok(true),
+        }
+    }
+
+    /// Tries every statement that the configuration gives for a platform's own tables without doing it,
+    /// and says of each what is wrong with it.
+    pub fn try_statements(&mut self) -> Vec<Error> {
+        match self {
+            Self::Sqlite(_) => Vec::new(),
+            Self::Postgres(database) => database.try_statements(),
         }
     }
 

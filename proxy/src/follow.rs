@@ -289,6 +289,10 @@ impl Follower {
             return Ok(());
         }
         *watermark = changed.next;
+        if changed.reload {
+            tracing::info!("more links changed than are taken one by one; all of them are loaded");
+            self.ask_load(now);
+        }
         // First of all, and of those that are not kept, too: what was looked up of them is outdated.
         for change in &changes {
             self.look_ups.forget(&Key { namespace: change.namespace, token: change.token[..].into() });
@@ -421,6 +425,11 @@ impl Follower {
             Event::Configure(config) => {
                 if config.database != self.config.database {
                     self.connection = None;
+                    // Whatever is read now, and however, is loaded whole before its changes are believed.
+                    if let Some((_, watermark)) = &mut self.basis {
+                        *watermark = NOTHING_LOADED;
+                    }
+                    self.ask_load(UnixMillis(0));
                 }
                 self.config = *config;
             }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Configured, Failure, output};
 use crate::app::{self, Origin, Start};
+use crate::causes::chain;
 use crate::config::{self, Config, LogFormat};
 use crate::database::{self, Access};
 
@@ -54,6 +55,11 @@ impl Check {
                 database::open(&config.database.source, Access::ReadOnly, config.database.timeout)
                     .map_err(|error| Failure::of("database.url", &error))?;
             database.changed().map_err(|error| Failure::of("database.url", &error))?;
+            let faults = database.try_statements();
+            if !faults.is_empty() {
+                let lines: Vec<String> = faults.iter().map(|fault| chain(fault)).collect();
+                return Err(Failure::Configuration(lines.join("\n")));
+            }
             output::note(format_args!("the database answers: {}", config.database.source));
         }
         if !self.print {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::fault::{Wrong, quoted};
-use super::files;
 use super::reader::Section;
 use super::tables::optional;
+use super::{files, foreign};
 use crate::database::postgres::{self, AddressFault, Pooler, Settings};
 use crate::database::{Migrate, Source};
 use crate::policy;
+use crate::route::presets;
 
 /// What an address may look like.
 const ALLOWED: &str = "\"sqlite:FILE\", FILE relative to the configuration's folder, or ";
@@ -27,6 +28,7 @@ pub struct Database {
     pub timeout: Duration,
     /// When it counts as down and as up again.
     pub health: policy::Config,
+    pub(super) preset: Option<presets::Schema>,
 }
 
 impl Database {
@@ -58,6 +60,7 @@ impl Database {
             poll: s.span("poll", "200ms", "10ms"..="1m"),
             timeout: s.span("timeout", "2s", "10ms"..="5m"),
             health: read_health(s),
+            preset: foreign::read_preset(s),
         }
     }
 }

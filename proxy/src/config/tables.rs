@@ -18,6 +18,7 @@ use crate::resolve::look_ups;
 use super::database::Database;
 use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
+use super::foreign;
 use super::reader::{Section, parse_address};
 use super::units::{Share, show_size, show_span};
 
@@ -83,6 +84,7 @@ pub struct Links {
     pub follow: follow::Config,
     /// How links that are not in memory are looked up and remembered.
     pub look_ups: look_ups::Config,
+    pub(super) foreign: foreign::Links,
 }
 
 impl Links {
@@ -97,6 +99,7 @@ impl Links {
         let overlay_max = s.number("overlay_max", 100_000, 1_000..=100_000_000);
         let cache_entries = s.number("cache_entries", 100_000_u32, 1_000..=100_000_000);
         Self {
+            foreign: foreign::read_links(s),
             follow: follow::Config {
                 folder: data.join("links"),
                 database: database.source.clone(),
@@ -178,6 +181,7 @@ pub struct Deliver {
     pub pump: deliver::Config,
     /// How often the journal is asked for new hits.
     pub every: Duration,
+    pub(super) statements: Vec<String>,
 }
 
 impl Deliver {
@@ -193,6 +197,7 @@ impl Deliver {
                 ..deliver::Config::new(database.source.kind())
             },
             every: s.span("every", "200ms", "10ms"..="1m"),
+            statements: foreign::read_statements(s),
         }
     }
 }

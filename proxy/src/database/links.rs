@@ -104,6 +104,8 @@ pub struct Changes {
     pub next: Watermark,
     /// Whether there was more than was asked for: ask again at once.
     pub more: bool,
+    /// Whether there was so much that nothing was given: only a complete load tells what changed.
+    pub reload: bool,
 }
 
 /// What became of one chunk of an import.

@@ -12,6 +12,7 @@ mod changes;
 mod connection;
 mod copy;
 mod fault;
+mod foreign;
 mod hits;
 mod links;
 mod migrations;
@@ -24,6 +25,8 @@ mod value;
 mod tests;
 
 pub(super) use connection::Interrupter;
+pub use foreign::Reading;
+pub(super) use migrations::steps;
 pub(super) use open::{create, exists, open};
 pub use settings::{ADDRESS, AddressFault, Pooler, Settings, masked};
 
@@ -51,6 +54,11 @@ pub struct Database {
     tables: String,
     watch: changes::Watch,
     lookup: Option<Statement>,
+    /// The platform's own tables, where links are read from those.
+    reading: Option<Reading>,
+    /// What writes hits into the platform's own tables; our own `hits` where there is nothing.
+    statements: Vec<String>,
+    known: foreign::Known,
 }
 
 impl Database {

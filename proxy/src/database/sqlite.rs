@@ -17,6 +17,7 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+pub(super) use migrations::steps;
 pub use open::{create, open};
 
 use super::books::{Audit, BatchRow, Held};

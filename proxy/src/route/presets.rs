@@ -18,15 +18,45 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// The routes of a system, in the order in which they are tried; `None` for an unknown name.
 #[must_use]
 pub fn routes(name: &str) -> Option<Vec<RawRoute>> {
+    Some(file(name)?.route.into_iter().map(Entry::into_raw).collect())
+}
+
+/// The statements for a system's own tables, each as the setting of the same name; see
+/// `docs/holdfast.toml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    /// `links.preload`.
+    pub preload: String,
+    /// `links.changed`.
+    pub changed: String,
+    /// `links.lookup`.
+    pub lookup: String,
+    /// `deliver.statements`.
+    pub statements: Vec<String>,
+}
+
+/// The statements of a system; `None` for an unknown name and for a system whose tables are not known.
+#[must_use]
+pub fn schema(name: &str) -> Option<Schema> {
+    file(name)?.schema
+}
+
+/// The names of the presets that have statements.
+pub fn with_schema() -> impl Iterator<Item = &'static str> {
+    names().filter(|name| schema(name).is_some())
+}
+
+fn file(name: &str) -> Option<File> {
     let (_, text) = PRESETS.iter().find(|(own, _)| *own == name)?;
-    let file: File = toml::from_str(text).expect("a test reads every preset");
-    Some(file.route.into_iter().map(Entry::into_raw).collect())
+    Some(toml::from_str(text).expect("a test reads every preset"))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     route: Vec<Entry>,
+    schema: Option<Schema>,
 }
 
 #[derive(Deserialize)]

@@ -116,7 +116,7 @@ fn click(
         let id = ledger.next.fetch_add(1, Relaxed);
         let begun = Instant::now();
         match client.get("click.test", &format!("{path}?id={id}")) {
-            Ok(answer) if answer.status == 302 => {
+            Ok(answer) if matches!(answer.status, 302 | 307) => {
                 ledger.slowest_ms.fetch_max(begun.elapsed().as_millis() as u64, Relaxed);
                 ledger.answered.lock().unwrap().push(id);
                 if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {

@@ -24,6 +24,7 @@ mod emptied;
 mod faults;
 mod full;
 mod links;
+mod listmonk;
 mod load;
 mod moving;
 mod outage;

@@ -40,6 +40,14 @@ impl Database {
     }
 
     pub(in super::super) fn audit(&mut self, journal: Uuid, first: u64, last: u64) -> Result<Audit, Error> {
+        if !self.statements.is_empty() {
+            let sql = format!(
+                "SELECT coalesce(sum(rows), 0)::int8, coalesce(sum(rejected), 0)::int8 FROM {0}.batches
+                 WHERE journal = (SELECT id FROM {0}.journals WHERE uuid = $1::uuid) AND first >= $2 AND last <= $3",
+                self.tables
+            );
+            return self.audit_by(&sql, journal, first, last);
+        }
         let count = |table: &str| {
             format!(
                 "(SELECT count(*) FROM {0}.{table} WHERE journal = (SELECT id FROM {0}.journals WHERE uuid = $1::uuid)
@@ -47,13 +55,16 @@ impl Database {
                 self.tables
             )
         };
-        let sql = format!("SELECT {}, {}", count("hits"), count("rejected"));
+        self.audit_by(&format!("SELECT {}, {}", count("hits"), count("rejected")), journal, first, last)
+    }
+
+    fn audit_by(&self, sql: &str, journal: Uuid, first: u64, last: u64) -> Result<Audit, Error> {
         let asked: &[Parameter<'_>] = &[
             (&journal.to_string(), Type::TEXT),
             (&(first as i64), Type::INT8),
             (&(last as i64), Type::INT8),
         ];
-        let rows = self.read("counting hits", &sql, asked)?;
+        let rows = self.read("counting hits", sql, asked)?;
         let number = |column| rows.first().map_or(0, |row| row.get::<_, i64>(column) as u64);
         Ok(Audit { rows: number(0), rejected: number(1) })
     }
@@ -65,7 +76,10 @@ impl Database {
         rows_max: u32,
         out: &mut Vec<u64>,
     ) -> Result<(), Error> {
-        self.sequences("hits", journal, after, rows_max, out)
+        match self.statements.is_empty() {
+            true => self.sequences("hits", journal, after, rows_max, out),
+            false => self.handed_over(journal, after, rows_max, out),
+        }
     }
 
     pub(in super::super) fn reject_sequences(
@@ -129,6 +143,45 @@ impl Database {
         ];
         let rows = self.read("reading sequences", &sql, asked)?;
         out.extend(rows.iter().map(|row| row.get::<_, i64>(0) as u64));
+        Ok(())
+    }
+
+    /// The sequences that were handed to the platform's statements, as `batches` accounts for them.
+    ///
+    /// What a batch could not have, for it was damaged in the journal, is taken to be its end.
+    fn handed_over(&self, journal: Uuid, after: u64, rows_max: u32, out: &mut Vec<u64>) -> Result<(), Error> {
+        const SPANS: i64 = 10_000;
+        let sql = format!(
+            "SELECT first, least(last, first + rows + rejected - 1) AS through FROM {0}.batches
+             WHERE journal = (SELECT id FROM {0}.journals WHERE uuid = $1::uuid)
+             AND least(last, first + rows + rejected - 1) > $2 ORDER BY first LIMIT $3",
+            self.tables
+        );
+        let most = out.len() + rows_max as usize;
+        let mut rejects = Vec::new();
+        let mut at = after;
+        while out.len() < most {
+            let asked: &[Parameter<'_>] =
+                &[(&journal.to_string(), Type::TEXT), (&(at as i64), Type::INT8), (&SPANS, Type::INT8)];
+            let spans = self.read("reading batches", &sql, asked)?;
+            rejects.clear();
+            self.sequences("rejected", journal, at, u32::MAX, &mut rejects)?;
+            for span in &spans {
+                let (first, through) = (span.get::<_, i64>(0) as u64, span.get::<_, i64>(1) as u64);
+                for sequence in first.max(at + 1)..=through {
+                    if out.len() == most {
+                        return Ok(());
+                    }
+                    at = sequence;
+                    if rejects.binary_search(&sequence).is_err() {
+                        out.push(sequence);
+                    }
+                }
+            }
+            if spans.len() < SPANS as usize {
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -123,12 +123,15 @@ impl Database {
         rows_max: u32,
         each: &mut Each<'_>,
     ) -> Result<Changes, Error> {
+        if let Some(reading) = self.reading.clone() {
+            return self.foreign_changes(&reading, after, rows_max, each);
+        }
         // What was looked at from another place says nothing about this one.
         let last = self.watch.last.take().filter(|(place, _)| *place == after).map(|(_, look)| look);
         let (next, look) = self.look(after, last, rows_max, each)?;
         let more = look.given.is_some();
         self.watch.last = Some((next, look));
-        Ok(Changes { next, more })
+        Ok(Changes { next, more, reload: false })
     }
 
     fn look(

@@ -246,6 +246,10 @@ impl Talk<'_> {
         self.timeout
     }
 
+    pub(super) fn pooler(&self) -> Pooler {
+        self.pooler
+    }
+
     pub(super) async fn batch(&self, sql: &str) -> Result<(), Trouble> {
         self.bounded(self.client.batch_execute(sql)).await
     }

@@ -1,6 +1,7 @@
 //! PostgreSQL's errors, sorted by what the caller must do, each with what an operator can do.
 
 use super::{Error, Fault};
+use std::borrow::Cow;
 use std::time::Duration;
 use tokio_postgres::error::DbError;
 
@@ -17,6 +18,8 @@ pub(super) enum Trouble {
     Stopped,
     /// The server's answer is none that its protocol or our schema knows.
     Odd(&'static str),
+    /// A statement of the configuration does not do what it is there for.
+    Unfit(String),
     /// The connection was given up after an earlier fault.
     Gone,
 }
@@ -34,25 +37,36 @@ impl Trouble {
             Self::Failed(error) => {
                 error.as_db_error().is_none_or(|error| error.code().code().starts_with("57P"))
             }
+            Self::Unfit(_) => false,
             Self::Late(_) | Self::Interrupted | Self::Stopped | Self::Odd(_) | Self::Gone => true,
         }
     }
 
+    /// Whether a value was refused for what it is.
+    pub(super) fn is_about_data(&self) -> bool {
+        match self {
+            Self::Failed(error) => error.code().is_some_and(|state| state.code().starts_with("22")),
+            _ => false,
+        }
+    }
+
     /// Adds what was being done, and to which database.
-    pub(super) fn into_error(self, database: &str, doing: &'static str) -> Error {
-        let plain = |why: String| Error::Unavailable(Fault::new(database, doing).because(why));
+    pub(super) fn into_error(self, database: &str, doing: impl Into<Cow<'static, str>>) -> Error {
+        let doing = doing.into();
+        let plain = |doing, why: String| Error::Unavailable(Fault::new(database, doing).because(why));
         match self {
             Self::Failed(error) => sort(database, doing, error),
-            Self::Late(limit) => plain(format!("no answer within {} ms", limit.as_millis())),
-            Self::Interrupted => plain("it was interrupted".to_owned()),
+            Self::Late(limit) => plain(doing, format!("no answer within {} ms", limit.as_millis())),
+            Self::Interrupted => plain(doing, "it was interrupted".to_owned()),
             Self::Stopped => Error::Stopped,
-            Self::Odd(what) => plain(what.to_owned()),
-            Self::Gone => plain("the connection was given up".to_owned()),
+            Self::Unfit(what) => Error::NotOurs(Fault::new(database, what)),
+            Self::Odd(what) => plain(doing, what.to_owned()),
+            Self::Gone => plain(doing, "the connection was given up".to_owned()),
         }
     }
 }
 
-fn sort(database: &str, doing: &'static str, error: tokio_postgres::Error) -> Error {
+fn sort(database: &str, doing: Cow<'static, str>, error: tokio_postgres::Error) -> Error {
     let Some(cause) = error.as_db_error() else {
         // What the client says of itself ("db error", "error connecting to server") has its cause behind it.
         let cause: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
@@ -60,8 +74,8 @@ fn sort(database: &str, doing: &'static str, error: tokio_postgres::Error) -> Er
     };
     let (kind, advice) = advise(cause.code().code());
     let what = match advice {
-        "" => doing.to_owned(),
-        advice => format!("{doing} ({advice})"),
+        "" => doing,
+        advice => format!("{doing} ({advice})").into(),
     };
     let message = said(cause);
     kind(Fault::new(database, what).because(message))

@@ -3,6 +3,7 @@
 use super::connection::Talk;
 use super::copy::Writer;
 use super::fault::{Trouble, said};
+use super::foreign::{batch_table, hand_over, settle_within};
 use super::settings::Pooler;
 use super::text::push_object;
 use super::value::Moment;
@@ -48,7 +49,7 @@ impl Database {
         let tables = &self.tables;
         let done = self.connection.try_run(async |talk| {
             talk.begin("").await?;
-            let ended = match write(&talk, tables, self.connection.pooler(), delivery).await {
+            let ended = match write(&talk, tables, &self.schema, &self.statements, delivery).await {
                 Ok(committed) => match talk.batch("COMMIT").await {
                     Ok(()) => return Ok(Ok(committed)),
                     // A constraint may be put off until now.
@@ -83,10 +84,14 @@ impl Database {
 async fn write(
     talk: &Talk<'_>,
     tables: &str,
-    pooler: Pooler,
+    schema: &str,
+    statements: &[String],
     delivery: &Delivery<'_>,
 ) -> Result<Committed, Ended> {
-    if pooler == Pooler::Transaction {
+    if !statements.is_empty() {
+        settle_within(talk, schema).await?;
+    }
+    if talk.pooler() == Pooler::Transaction {
         let durable = "SELECT set_config('synchronous_commit', 'on', true)
              WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
         talk.query(durable, &[]).await?;
@@ -105,7 +110,7 @@ async fn write(
         ],
     )
     .await?;
-    let rows = match insert(talk, tables, journal, delivery).await {
+    let rows = match insert(talk, tables, statements, journal, delivery).await {
         Ok(rows) => rows,
         Err(trouble) => return Err(blame(trouble, delivery.twice)),
     };
@@ -194,10 +199,12 @@ async fn register(talk: &Talk<'_>, tables: &str, journal: &KnownJournal<'_>) -> 
     Ok(row.get(0))
 }
 
-/// All rows by one COPY: straight into the table, or, where some may be there, by way of `batch`.
+/// All rows by one COPY: straight into the table, or, where some may be there or a platform's
+/// statements take them, by way of `batch`.
 async fn insert(
     talk: &Talk<'_>,
     tables: &str,
+    statements: &[String],
     journal: i32,
     delivery: &Delivery<'_>,
 ) -> Result<u64, Trouble> {
@@ -208,10 +215,16 @@ async fn insert(
     let stretches = u32::try_from(1 + delivery.hits.len() / ROWS_PER_TIMEOUT).unwrap_or(u32::MAX);
     let limit = talk.timeout().saturating_mul(stretches);
     talk.batch(&format!("SET LOCAL statement_timeout = {}", limit.as_millis().min(i32::MAX as u128))).await?;
+    if !statements.is_empty() {
+        talk.batch(&batch_table(tables)).await?;
+        let rows = copy(talk, &format!("pg_temp.batch ({columns})"), journal, delivery.hits).await?;
+        let again = delivery.twice == Twice::Skip;
+        return Ok(rows - hand_over(talk, tables, statements, journal, again, limit).await?);
+    }
     match delivery.twice {
         Twice::Refuse => copy(talk, &format!("{tables}.hits ({columns})"), journal, delivery.hits).await,
         Twice::Skip => {
-            talk.batch(&format!("CREATE TEMP TABLE batch (LIKE {tables}.hits) ON COMMIT DROP")).await?;
+            talk.batch(&batch_table(tables)).await?;
             copy(talk, &format!("pg_temp.batch ({columns})"), journal, delivery.hits).await?;
             let sql = format!(
                 "INSERT INTO {tables}.hits ({columns}) SELECT {columns} FROM pg_temp.batch

@@ -3,10 +3,11 @@
 use super::changes::Snapshot;
 use super::copy::Reader;
 use super::fault::Trouble;
+use super::foreign::mark;
 use super::settings::Pooler;
 use super::text::unescape_bytes;
 use super::value::Moment;
-use super::{Database, Each, Error, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, escape};
+use super::{Database, Each, Error, Fault, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, escape};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::pin::pin;
@@ -93,14 +94,25 @@ impl Database {
 
     /// Gives rows as they come, of one snapshot; it may take long, but never long without a row.
     fn stream(&self, which: &str, each: &mut Each<'_>) -> Result<Loaded, Error> {
-        let sql = format!(
-            "COPY (SELECT {} FROM {}.links {which}) TO STDOUT (FORMAT binary)",
-            Columns::NAMES,
-            self.tables
-        );
+        let foreign = match &self.reading {
+            // Before the snapshot: whatever is written later must be read later.
+            Some(reading) => {
+                let mark = self.connection.run("asking for the time", async |talk| mark(&talk).await)?;
+                Some((reading, mark))
+            }
+            None => None,
+        };
         let done = self.connection.transaction("ISOLATION LEVEL REPEATABLE READ READ ONLY", async |talk| {
-            let snapshot = talk.one("SELECT pg_current_snapshot()::text", &[]).await?.get::<_, String>(0);
-            let watermark = Snapshot::parse(&snapshot)?.watermark();
+            let (select, watermark) = match foreign {
+                Some((reading, mark)) => (self.foreign_preload(&talk, reading).await?, mark),
+                None => {
+                    let sql = "SELECT pg_current_snapshot()::text";
+                    let snapshot = talk.one(sql, &[]).await?.get::<_, String>(0);
+                    let watermark = Snapshot::parse(&snapshot)?.watermark();
+                    (format!("SELECT {} FROM {}.links {which}", Columns::NAMES, self.tables), watermark)
+                }
+            };
+            let sql = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
             talk.batch("SET LOCAL statement_timeout = 0").await?;
             let mut pieces = pin!(talk.bounded(talk.client.copy_out(&sql)).await?);
             let mut reader = Reader::default();
@@ -128,6 +140,9 @@ impl Database {
         namespace: &[u8],
         token: &[u8],
     ) -> Result<Option<OwnedLinkRow>, Error> {
+        if let Some(reading) = self.reading.clone() {
+            return self.foreign_lookup(&reading, namespace, token);
+        }
         let sql = format!(
             "SELECT {} FROM {}.links WHERE namespace = $1 AND token = $2",
             Columns::NAMES,
@@ -153,6 +168,10 @@ impl Database {
     }
 
     pub(in super::super) fn show(&mut self, token: &[u8]) -> Result<Vec<OwnedLinkRow>, Error> {
+        if let Some(reading) = self.reading.clone() {
+            let found = self.foreign_lookup(&reading, reading.namespace.as_bytes(), token)?;
+            return Ok(found.into_iter().collect());
+        }
         // Hops from namespace to namespace by the key; there are few, and tokens by the million.
         let sql = format!(
             "WITH RECURSIVE spaces(name) AS (
@@ -173,6 +192,10 @@ impl Database {
     }
 
     pub(in super::super) fn import(&mut self, chunk: &[OwnedLinkRow]) -> Result<ImportedChunk, Error> {
+        if self.reading.is_some() {
+            let what = "links: they are read from tables of the platform (links.preload), write them there";
+            return Err(Error::Refused(Fault::new(self.connection.name(), what)));
+        }
         // Of a key that stands twice the later one counts; one statement would refuse both.
         let mut newest = std::collections::BTreeMap::new();
         for link in chunk {
@@ -223,7 +246,7 @@ impl Database {
     }
 }
 
-fn owned(rows: &[Row]) -> Vec<OwnedLinkRow> {
+pub(super) fn owned(rows: &[Row]) -> Vec<OwnedLinkRow> {
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         // The callback never asks to stop.

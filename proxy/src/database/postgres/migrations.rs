@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Talk};
 use super::fault::Trouble;
-use super::{Database, Error, Fault, Migrate, Migration, quoted};
+use super::{Database, Error, Fault, Migrate, Migration, Settings, quoted};
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
@@ -38,9 +38,18 @@ impl Database {
     }
 }
 
+/// The SQL of every step, for the schema that is configured.
+pub(in super::super) fn steps(settings: &Settings) -> Vec<String> {
+    MIGRATIONS.iter().map(|step| written(step, &settings.schema)).collect()
+}
+
+fn written(step: &Migration, schema: &str) -> String {
+    step.sql.replace("@schema@", &quoted(schema))
+}
+
 /// Takes one step unless somebody else took it in the meantime.
 pub(super) fn take(connection: &Connection, schema: &str, step: &Migration) -> Result<(), Error> {
-    let sql = step.sql.replace("@schema@", &quoted(schema));
+    let sql = written(step, schema);
     let done = connection.transaction("", async |talk| {
         talk.execute("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)]).await?;
         if found(&talk, schema).await? >= step.number {

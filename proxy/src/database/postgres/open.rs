@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, Talk};
 use super::fault::Trouble;
+use super::foreign::settle;
 use super::migrations::{MIGRATIONS, SCHEMA, take};
 use super::settings::{Pooler, Settings};
 use super::{Access, Database, Error, Fault, Identity, Place, quoted};
@@ -161,6 +162,9 @@ fn recognise(settings: &Settings, connection: Connection, server: Server) -> Res
             "its schema {found} is for releases that know {compatible}, this one knows {SCHEMA}"
         ));
     }
+    if settings.reading.is_some() || !settings.statements.is_empty() {
+        connection.run("setting it up", async |talk| settle(&talk, schema).await)?;
+    }
     Ok(Database {
         identity: Identity { uuid, place: server.place },
         recovering: server.recovering,
@@ -169,6 +173,9 @@ fn recognise(settings: &Settings, connection: Connection, server: Server) -> Res
         tables: quoted(schema),
         watch: super::changes::Watch::default(),
         lookup: None,
+        reading: settings.reading.clone(),
+        statements: settings.statements.clone(),
+        known: super::foreign::Known::default(),
         connection,
     })
 }

@@ -1,5 +1,6 @@
 //! How to reach a PostgreSQL server: libpq's address, and what else the configuration says of it.
 
+use super::foreign::Reading;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub(super) pooler: Pooler,
     /// The edge's name, for whoever looks at the server's list of connections.
     pub(super) edge: String,
+    pub(super) reading: Option<Reading>,
+    pub(super) statements: Vec<String>,
 }
 
 /// What is wrong with an address, and what would be right; it repeats nothing of the address.
@@ -125,6 +128,8 @@ impl Settings {
             schema: "holdfast".to_owned(),
             pooler: Pooler::None,
             edge: String::new(),
+            reading: None,
+            statements: Vec::new(),
         })
     }
 
@@ -145,6 +150,18 @@ impl Settings {
     #[must_use]
     pub fn with_pooler(self, pooler: Pooler) -> Self {
         Self { pooler, ..self }
+    }
+
+    /// How links are read from a platform's own tables; from ours with `None`.
+    #[must_use]
+    pub fn with_reading(self, reading: Option<Reading>) -> Self {
+        Self { reading, ..self }
+    }
+
+    /// What writes hits into a platform's own tables; with nothing they go into ours.
+    #[must_use]
+    pub fn with_statements(self, statements: Vec<String>) -> Self {
+        Self { statements, ..self }
     }
 
     /// The edge's name.

@@ -42,6 +42,11 @@ impl Database {
     }
 }
 
+/// The SQL of every step.
+pub(in super::super) fn steps() -> Vec<String> {
+    MIGRATIONS.iter().map(|step| step.sql.to_owned()).collect()
+}
+
 fn missing(schema: u32) -> &'static [Migration] {
     MIGRATIONS.get(schema as usize..).unwrap_or(&[])
 }

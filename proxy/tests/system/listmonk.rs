@@ -1,0 +1,231 @@
+//! In front of a listmonk database: its links are read, and its tables are filled as it would fill them.
+
+use std::fs;
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, USER};
+use crate::edge::{Edge, wait_for};
+use crate::load::{Ledger, Load, Manner};
+
+const SITE: &str = "[[site]]\nname = \"list\"\nhosts = [\"click.test\"]\npreset = \"listmonk\"\n";
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+const LINK: &str = "11111111-0000-4000-8000-00000000000a";
+const CAMPAIGN: &str = "22222222-0000-4000-8000-00000000000b";
+const SUBSCRIBER: &str = "33333333-0000-4000-8000-00000000000c";
+const STRANGER: &str = "44444444-0000-4000-8000-00000000000d";
+
+/// The tables that the preset uses, with the columns, keys and references that listmonk gives them.
+fn tables() -> String {
+    format!(
+        "set role {USER};
+        create table settings (key text not null unique, value jsonb not null default '{{}}',
+            updated_at timestamptz default now());
+        insert into settings (key, value) values
+            ('privacy.individual_tracking', 'true'), ('privacy.disable_tracking', 'false');
+        create table subscribers (id serial primary key, uuid uuid not null unique, email text not null unique);
+        create table campaigns (id serial primary key, uuid uuid not null unique, name text not null,
+            created_at timestamptz default now(), updated_at timestamptz default now());
+        create table links (id serial primary key, uuid uuid not null unique, url text not null unique,
+            created_at timestamptz default now());
+        create table campaign_views (id bigserial primary key,
+            campaign_id integer not null references campaigns(id) on delete cascade on update cascade,
+            subscriber_id integer references subscribers(id) on delete set null on update cascade,
+            created_at timestamptz default now());
+        create table link_clicks (id bigserial primary key,
+            campaign_id integer references campaigns(id) on delete cascade on update cascade,
+            link_id integer not null references links(id) on delete cascade on update cascade,
+            subscriber_id integer references subscribers(id) on delete set null on update cascade,
+            created_at timestamptz default now());
+        insert into links (uuid, url) values ('{LINK}', 'https://example.com/offer?x=1');
+        insert into campaigns (uuid, name) values ('{CAMPAIGN}', 'spring');
+        insert into subscribers (uuid, email) values ('{SUBSCRIBER}', 'somebody@example.com');"
+    )
+}
+
+/// An edge before a listmonk database, ready to be started.
+fn prepare(cluster: &Cluster) -> Edge {
+    cluster.sql(&tables());
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    let config =
+        cluster.configuration(SITE).replace("poll = \"50ms\"", "poll = \"50ms\"\npreset = \"listmonk\"");
+    fs::write(folder.path().join("holdfast.toml"), config).unwrap();
+    let edge = Edge::in_folder(folder);
+    edge.ok(&["migrate", "--create"]);
+    edge.ok(&["check", "--connect"]);
+    edge
+}
+
+fn click(edge: &Edge, campaign: &str, subscriber: &str) -> u16 {
+    edge.get("click.test", &format!("/link/{LINK}/{campaign}/{subscriber}")).status
+}
+
+fn view(edge: &Edge, campaign: &str, subscriber: &str) {
+    let pixel = edge.get("click.test", &format!("/campaign/{campaign}/{subscriber}/px.png"));
+    assert_eq!((pixel.status, pixel.header("content-type")), (200, Some("image/png")));
+}
+
+/// How many hits were handed to the statements.
+const BATCHED: &str = "select coalesce(sum(rows), 0)::bigint from holdfast.batches";
+const CLICKS: &str = "select coalesce(c.uuid::text, '-'), coalesce(s.uuid::text, '-') from link_clicks k
+    left join campaigns c on c.id = k.campaign_id left join subscribers s on s.id = k.subscriber_id order by k.id";
+const VIEWS: &str = "select coalesce(c.uuid::text, '-'), coalesce(s.uuid::text, '-') from campaign_views k
+    left join campaigns c on c.id = k.campaign_id left join subscribers s on s.id = k.subscriber_id order by k.id";
+
+#[test]
+fn clicks_and_views_are_kept_as_listmonk_keeps_them() {
+    let cluster = Cluster::start();
+    let mut edge = prepare(&cluster);
+    edge.start();
+    let known = edge.get("click.test", &format!("/link/{LINK}/{CAMPAIGN}/{SUBSCRIBER}?ignored=1"));
+    assert_eq!((known.status, known.header("location")), (307, Some("https://example.com/offer?x=1")));
+    // Whoever the campaign and the subscriber are; and a UUID is one in capital letters, too.
+    assert_eq!(click(&edge, NOBODY, NOBODY), 307);
+    assert_eq!(click(&edge, STRANGER, STRANGER), 307);
+    assert_eq!(click(&edge, &CAMPAIGN.to_uppercase(), SUBSCRIBER), 307);
+    let capital = edge.get("click.test", &format!("/link/{}/{CAMPAIGN}/{SUBSCRIBER}", LINK.to_uppercase()));
+    assert_eq!(capital.status, 307, "found by a look-up");
+    assert_eq!(edge.get("click.test", &format!("/link/{STRANGER}/{CAMPAIGN}/{SUBSCRIBER}")).status, 400);
+    let head = format!(
+        "HEAD /link/{LINK}/{CAMPAIGN}/{SUBSCRIBER} HTTP/1.1\r\nHost: click.test\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(crate::edge::raw(edge.http, head.as_bytes()).unwrap().status, 307);
+    for (campaign, subscriber) in [
+        (CAMPAIGN, SUBSCRIBER),
+        (CAMPAIGN, STRANGER),
+        (STRANGER, SUBSCRIBER),
+        (NOBODY, SUBSCRIBER),
+        (CAMPAIGN, NOBODY),
+    ] {
+        view(&edge, campaign, subscriber);
+    }
+    cluster.wait_count(BATCHED, 12);
+    let both = format!("{CAMPAIGN}|{SUBSCRIBER}");
+    assert_eq!(cluster.sql(CLICKS), [both.as_str(), "-|-", "-|-", &both, &both].join("\n"));
+    assert_eq!(cluster.sql(VIEWS), format!("{both}\n{CAMPAIGN}|-"));
+    // The time is that of the click, not of its delivery.
+    assert_eq!(cluster.count("select count(*) from link_clicks where created_at > now() - interval '1 hour' and extract(microseconds from created_at)::int % 1000 = 0"), 5);
+    assert_eq!(cluster.count("select count(*) from holdfast.hits"), 0, "the platform's tables have them");
+
+    // What the platform's settings say holds from the next batch on.
+    cluster.sql("update settings set value = 'false' where key = 'privacy.individual_tracking'");
+    click(&edge, CAMPAIGN, SUBSCRIBER);
+    view(&edge, CAMPAIGN, SUBSCRIBER);
+    view(&edge, CAMPAIGN, NOBODY);
+    cluster.wait_count(BATCHED, 15);
+    assert_eq!(cluster.sql(CLICKS).lines().last(), Some(format!("{CAMPAIGN}|-").as_str()));
+    assert_eq!(cluster.count("select count(*) from campaign_views where subscriber_id is null"), 3);
+    cluster.sql("update settings set value = 'true' where key = 'privacy.disable_tracking'");
+    assert_eq!(click(&edge, CAMPAIGN, SUBSCRIBER), 307);
+    view(&edge, CAMPAIGN, SUBSCRIBER);
+    cluster.wait_count(BATCHED, 17);
+    assert_eq!(
+        (
+            cluster.count("select count(*) from link_clicks"),
+            cluster.count("select count(*) from campaign_views")
+        ),
+        (6, 4)
+    );
+
+    let report: serde_json::Value =
+        serde_json::from_slice(&edge.run(&["reconcile", "--json"]).stdout).unwrap();
+    assert_eq!((&report["balanced"], &report["missing"]), (&true.into(), &0.into()), "{report}");
+}
+
+#[test]
+fn links_are_followed_and_go_on_without_the_database() {
+    let mut cluster = Cluster::start();
+    let mut edge = prepare(&cluster);
+    edge.start();
+    let late = "55555555-0000-4000-8000-00000000000e";
+    cluster.sql(&format!("insert into links (uuid, url) values ('{late}', 'https://example.com/late')"));
+    // With the link and the campaign of the last minute, which are read once more.
+    wait_for("the late link in memory", || {
+        (edge.metric("holdfast_links", "place=\"overlay\"") >= 3.0).then_some(())
+    });
+    cluster.sql(&format!("update links set url = 'https://example.com/changed' where uuid = '{LINK}'"));
+    cluster.kill();
+    let path = |link: &str| format!("/link/{link}/{CAMPAIGN}/{SUBSCRIBER}");
+    assert_eq!(edge.get("click.test", &path(late)).header("location"), Some("https://example.com/late"));
+    edge.kill();
+    edge.start();
+    for link in [LINK, late] {
+        assert_eq!(edge.get("click.test", &path(link)).status, 307);
+    }
+    let unknown = edge.get("click.test", &path(STRANGER));
+    assert_eq!(unknown.status, 503);
+    cluster.run();
+    cluster.wait_count("select count(*) from link_clicks", 3);
+    // A restart loads everything: what changed without a trace is found.
+    edge.stop();
+    edge.start();
+    wait_for("the changed link", || {
+        (edge.get("click.test", &path(LINK)).header("location") == Some("https://example.com/changed"))
+            .then_some(())
+    });
+}
+
+#[test]
+fn every_click_is_in_the_platforms_table_once_through_a_crash_of_the_server() {
+    let mut cluster = Cluster::start();
+    let mut edge = prepare(&cluster);
+    edge.start();
+    let ledger = Arc::new(Ledger::default());
+    let path: &'static str = Box::leak(format!("/link/{LINK}/{CAMPAIGN}/{SUBSCRIBER}").into_boxed_str());
+    let load = Load::start(edge.http, 4, Manner::Strict, &ledger, path);
+    for _ in 0..2 {
+        let seen = ledger.answers();
+        wait_for("some clicks", || (ledger.answers() > seen + 1_000).then_some(()));
+        cluster.kill();
+        wait_for("clicks while it is away", || (ledger.answers() > seen + 2_000).then_some(()));
+        cluster.run();
+    }
+    load.stop();
+    let answered = i64::try_from(ledger.answers()).unwrap();
+    cluster.wait_count("select count(*) from link_clicks", answered);
+    assert_eq!(ledger.failed.load(std::sync::atomic::Ordering::Relaxed), 0);
+    let report: serde_json::Value =
+        serde_json::from_slice(&edge.run(&["reconcile", "--json"]).stdout).unwrap();
+    assert_eq!((&report["balanced"], &report["missing"]), (&true.into(), &0.into()), "{report}");
+    assert_eq!(cluster.count("select count(*) from link_clicks"), answered);
+}
+
+#[test]
+fn a_poisoned_row_goes_to_rejected_with_the_servers_words_and_stops_nothing() {
+    let cluster = Cluster::start();
+    let mut edge = prepare(&cluster);
+    cluster.sql(&format!(
+        "set role {USER};
+         create function refuse() returns trigger language plpgsql as $$
+            begin if new.campaign_id is null then raise exception 'no campaign, no click'; end if; return new; end $$;
+         create trigger refuse before insert on link_clicks for each row execute function refuse()"
+    ));
+    edge.start();
+    for n in 0..40 {
+        click(&edge, if n == 17 { NOBODY } else { CAMPAIGN }, SUBSCRIBER);
+    }
+    cluster.wait_count("select count(*) from link_clicks", 39);
+    cluster
+        .wait_count("select count(*) from holdfast.rejected where reason like '%no campaign, no click%'", 1);
+    let report: serde_json::Value =
+        serde_json::from_slice(&edge.run(&["reconcile", "--json"]).stdout).unwrap();
+    assert_eq!(report["balanced"], true, "{report}");
+}
+
+#[test]
+fn statements_that_do_not_fit_are_told_before_anything_is_served() {
+    let cluster = Cluster::start();
+    let edge = prepare(&cluster);
+    cluster.sql(
+        "alter table link_clicks rename column created_at to clicked_at; alter table links drop column url",
+    );
+    let told = edge.run(&["check", "--connect"]);
+    assert_eq!(told.status.code(), Some(78));
+    let text = String::from_utf8_lossy(&told.stderr).into_owned();
+    for part in ["links.preload", "links.lookup", "deliver.statements[1]", "\"url\"", "\"created_at\""] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("deliver.statements[2]"), "{text}");
+    let refused = edge.run(&["links", "import", "/dev/null"]);
+    assert!(!refused.status.success());
+}
