@@ -121,7 +121,7 @@ impl Connection {
     pub(super) fn listen(&self) -> bool {
         if let (Some(runtime), false) = (&self.runtime, self.gone.get()) {
             // The driver runs while this waits; a broken connection is told by the next question.
-            runtime.block_on(tokio::time::sleep(LISTEN));
+            runtime.block_on(async { tokio::time::sleep(LISTEN).await });
         }
         self.notified.load(Relaxed)
     }
