@@ -4,6 +4,7 @@
 
 mod faults;
 mod hits;
+mod tls;
 
 use super::*;
 use crate::database::tests::cluster::Cluster;

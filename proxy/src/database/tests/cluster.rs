@@ -30,7 +30,7 @@ impl Cluster {
         if let Some((uid, gid)) = other_user() {
             chown(folder.path(), Some(uid), Some(gid)).unwrap();
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut cluster = Self { folder, port, server: None };
         let data = cluster.data();
         let made = program("initdb")
@@ -121,6 +121,17 @@ impl Cluster {
         Source::Postgres(Box::new(self.settings("")))
     }
 
+    /// Writes a file that only the server may read, in the cluster's folder.
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = other_user() {
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
+        path
+    }
+
     /// The server and its children.
     fn processes(&self) -> Vec<u32> {
         let Some(server) = &self.server else { return Vec::new() };
@@ -138,6 +149,13 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A port that nobody listens on, and that no outgoing connection takes while the server is down.
+fn free_port() -> u16 {
+    let first = 10_000 + (std::process::id() % 20_000) as u16;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..first + 2_000).find(is_free).expect("a free port")
 }
 
 pub(crate) fn pause(time: Duration) {
