@@ -286,7 +286,11 @@ impl Talk<'_> {
         let limit = self.timeout.as_millis().max(4);
         // A lock is told by its own name, which is worth more than the last quarter of the wait.
         let lock = limit * 3 / 4;
-        format!("SET {scope} statement_timeout = {limit}; SET {scope} lock_timeout = {lock}")
+        // A transaction whose client the network has lost would keep its locks for hours.
+        format!(
+            "SET {scope} statement_timeout = {limit}; SET {scope} lock_timeout = {lock};
+             SET {scope} idle_in_transaction_session_timeout = {limit}"
+        )
     }
 
     pub(super) async fn begin(&self, kind: &str) -> Result<(), Trouble> {
