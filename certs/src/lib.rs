@@ -11,7 +11,7 @@
 //!   no default certificate.
 //! - The clock is an argument; nothing here starts a thread or writes a log.
 //!
-//! For connections that we open ourselves, [`client`] gives a TLS configuration.
+//! For connections that we open ourselves, [`client()`] gives a TLS configuration.
 //!
 //! It deliberately does not watch the folder by itself: who owns the [`Store`] decides when to
 //! reload, for a writer may be half done with key and chain when a file system event arrives.

@@ -193,6 +193,16 @@ impl Database {
         }
     }
 
+    /// Whether the database announced a change since the last [`Self::changed`]; takes a millisecond at
+    /// most. One that announces nothing, SQLite among them, never does.
+    #[must_use]
+    pub fn announced(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(database) => database.announced(),
+        }
+    }
+
     /// Whether anybody else wrote to the database since the last call; true at the first.
     ///
     /// # Errors

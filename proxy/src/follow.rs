@@ -54,6 +54,8 @@ const ROWS_PER_SIGN: u32 = 256;
 /// Distance of two builds after one that failed or was held; it doubles up to the longest.
 const BUILD_AGAIN: Duration = Duration::from_secs(30);
 const BUILD_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// How often a database that announces changes is listened to between two looks.
+const ANNOUNCED: Duration = Duration::from_millis(50);
 /// The watermark of a database of which nothing was loaded yet.
 const NOTHING_LOADED: Watermark = Watermark(i64::MAX);
 /// Distance of two attempts to write a log after one that failed.
@@ -161,8 +163,7 @@ impl Follower {
             if !self.paused {
                 self.step(clock::now());
             }
-            let wait = if self.more { Duration::ZERO } else { self.config.poll };
-            match events.recv_timeout(wait) {
+            match self.wait(events) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => {
                     self.handle(event);
@@ -178,6 +179,23 @@ impl Follower {
             }
         }
         self.sync_log();
+    }
+
+    /// Waits for an event, the next look, or the database's word that something changed.
+    fn wait(&mut self, events: &Receiver<Event>) -> Result<Event, RecvTimeoutError> {
+        let mut rest = if self.more { Duration::ZERO } else { self.config.poll };
+        loop {
+            let slice = rest.min(ANNOUNCED);
+            rest -= slice;
+            match events.recv_timeout(slice) {
+                Err(RecvTimeoutError::Timeout) if !rest.is_zero() && !self.announced() => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn announced(&self) -> bool {
+        !self.paused && self.connection.as_ref().is_some_and(|(database, _)| database.announced())
     }
 
     fn step(&mut self, now: UnixMillis) {

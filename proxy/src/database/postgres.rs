@@ -1,7 +1,7 @@
 //! A database in a PostgreSQL server, in a schema of our own.
 //!
 //! Invariants:
-//! - Opening never creates anything; only [`create`] does, and migrations as far as they are allowed.
+//! - Opening never creates anything; only [`super::create`] does, and migrations as far as they are allowed.
 //! - No call waits for the server longer than its bound, whatever server and network do.
 //! - Changes are told by the server's own transaction numbers: what is given as the place to go on
 //!   from never passes the oldest transaction that still writes.

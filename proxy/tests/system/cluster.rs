@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::edge::{self, Edge, PATIENCE, wait_for};
 use crate::load::{Delivered, Ledger, assert_all_once, wait_all};
 pub use pooler::Pooler;
-use programs::{give, program, succeed};
+use programs::{give, program, server, succeed};
 pub use wire::Wire;
 
 /// The role that owns the database of the tests, and its password.
@@ -101,7 +101,7 @@ impl Cluster {
         self.write("data/postgresql.conf", &format!("{}{address}", self.settings));
         self.write("data/pg_hba.conf", PERMISSIONS);
         let log = File::options().create(true).append(true).open(self.path("server.log")).expect("log");
-        let child = program("postgres")
+        let child = server("postgres")
             .arg("-D")
             .arg(self.data())
             .current_dir(self.folder())

@@ -69,6 +69,19 @@ fn bytes_that_are_no_text_are_delivered() {
 }
 
 #[test]
+fn a_change_is_announced_and_not_waited_for() {
+    let cluster = Cluster::start();
+    // The next poll comes later than the patience of this test.
+    let slow = cluster.configuration(SITE).replace("poll = \"50ms\"", "poll = \"1m\"");
+    let edge = Edge::with(&slow, LINKS);
+    edge.import("namespace,token,url\none,late,https://example.com/late\n");
+    wait_for("the late link in memory", || {
+        (edge.metric("holdfast_links", "place=\"overlay\"") >= 1.0).then_some(())
+    });
+    assert_eq!(edge.redirect("click.test", "/c/late"), "https://example.com/late");
+}
+
+#[test]
 fn a_restart_beside_a_server_that_is_away_serves_every_known_link() {
     let mut cluster = Cluster::start();
     let mut edge = cluster.edge(SITE, LINKS);

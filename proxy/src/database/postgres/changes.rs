@@ -100,6 +100,11 @@ impl Look {
 }
 
 impl Database {
+    /// Whether a notification came since the last question.
+    pub(in super::super) fn announced(&self) -> bool {
+        self.watch.listening && self.connection.listen()
+    }
+
     /// Whether anybody may have written since the last call; true at the first, which subscribes.
     pub(in super::super) fn changed(&mut self) -> Result<bool, Error> {
         let subscribe = !self.watch.listening && !self.recovering && self.connection.pooler() == Pooler::None;

@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement};
 
+/// How long the socket is listened to for notifications.
+const LISTEN: Duration = Duration::from_millis(1);
 /// How long closing may take before the socket is simply dropped.
 const GOODBYE: Duration = Duration::from_millis(200);
 /// What this side waits longer than a statement may take, so that the server's own words arrive first.
@@ -113,6 +115,15 @@ impl Connection {
 
     pub(super) fn pooler(&self) -> Pooler {
         self.pooler
+    }
+
+    /// Looks for notifications on the socket; whether one has come that nobody took yet.
+    pub(super) fn listen(&self) -> bool {
+        if let (Some(runtime), false) = (&self.runtime, self.gone.get()) {
+            // The driver runs while this waits; a broken connection is told by the next question.
+            runtime.block_on(async { tokio::time::sleep(LISTEN).await });
+        }
+        self.notified.load(Relaxed)
     }
 
     /// Whether a notification came since the last call; it arrives with the answer to something else.
@@ -275,7 +286,11 @@ impl Talk<'_> {
         let limit = self.timeout.as_millis().max(4);
         // A lock is told by its own name, which is worth more than the last quarter of the wait.
         let lock = limit * 3 / 4;
-        format!("SET {scope} statement_timeout = {limit}; SET {scope} lock_timeout = {lock}")
+        // A transaction whose client the network has lost would keep its locks for hours.
+        format!(
+            "SET {scope} statement_timeout = {limit}; SET {scope} lock_timeout = {lock};
+             SET {scope} idle_in_transaction_session_timeout = {limit}"
+        )
     }
 
     pub(super) async fn begin(&self, kind: &str) -> Result<(), Trouble> {

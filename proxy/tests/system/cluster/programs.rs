@@ -10,6 +10,20 @@ pub fn program(name: &str) -> Command {
     as_user(Command::new(folder().join(name)))
 }
 
+/// The same for one that serves; it is told to end when the test ends without having ended it.
+pub fn server(name: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "QUIT"]);
+    if let Some(user) = user() {
+        command
+            .arg(format!("--reuid={}", user.id))
+            .arg(format!("--regid={}", user.group))
+            .arg("--clear-groups");
+    }
+    command.arg(folder().join(name));
+    command
+}
+
 /// The command, to be run as the server's user.
 pub fn as_user(mut command: Command) -> Command {
     if let Some(user) = user() {
