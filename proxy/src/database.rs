@@ -153,6 +153,15 @@ impl Database {
         each!(self, database => database.identity())
     }
 
+    /// Whether hits go into our own table, and not into a platform's by its statements.
+    #[must_use]
+    pub fn keeps_hits(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Postgres(database) => database.keeps_hits(),
+        }
+    }
+
     /// Ends the statement that runs on this connection from another thread; it fails with
     /// [`Error::Unavailable`].
     #[must_use]

@@ -316,7 +316,13 @@ impl<R: Source, S: Sink> Pump<R, S> {
         let holding = self.sink.holds(kept.id)?;
         self.store = Some(holding.store);
         let known = self.remembered.knows(holding.store, kept.id);
-        let mut place = decide(kept, holding.held, known);
+        // Whoever restores a platform's tables without our books has the rows and not the cursor.
+        let mut place = match holding.held {
+            Held::Nothing if holding.unseen && !known && self.remembered.knows_anywhere(kept.id) => {
+                Place::Standing(Standing::CursorLost { journal: kept.id })
+            }
+            held => decide(kept, held, known),
+        };
         if let Place::Standing(reason) = &place {
             match self.adoptions.get(&kept.id).copied() {
                 Some(after) => place = self.write_adoption(kept, holding.held, after, now)?,

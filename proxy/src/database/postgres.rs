@@ -66,6 +66,10 @@ impl Database {
         self.identity
     }
 
+    pub(super) fn keeps_hits(&self) -> bool {
+        self.statements.is_empty()
+    }
+
     pub(super) fn interrupter(&self) -> Interrupter {
         self.connection.interrupter()
     }

@@ -41,7 +41,7 @@ impl Sink for DatabaseSink {
     fn holds(&mut self, journal: JournalId) -> Result<Holding, Fault> {
         let database = self.database()?;
         let held = database.held(Uuid::from_bytes(*journal.as_bytes())).map_err(failed)?;
-        Ok(Holding { store: database.identity().uuid, held })
+        Ok(Holding { store: database.identity().uuid, held, unseen: !database.keeps_hits() })
     }
 
     fn take(&mut self, batch: &Delivery<'_>) -> Result<Committed, Fault> {

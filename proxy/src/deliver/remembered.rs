@@ -78,6 +78,12 @@ impl Remembered {
         self.content.databases.iter().any(|s| s.database == store && s.journals.contains(&journal))
     }
 
+    /// Whether any database was ever given something of `journal`.
+    pub(super) fn knows_anywhere(&self, journal: JournalId) -> bool {
+        let journal = journal.to_string();
+        self.content.databases.iter().any(|s| s.journals.contains(&journal))
+    }
+
     /// Remembers that `store` holds something of `journal`.
     pub(super) fn note(&mut self, store: Uuid, journal: JournalId) -> io::Result<()> {
         if self.knows(store, journal) {

@@ -48,6 +48,8 @@ pub struct Holding {
     pub store: Uuid,
     /// What it holds.
     pub held: Held,
+    /// Its rows are not ours to look at: that it holds nothing is known of its books only.
+    pub unseen: bool,
 }
 
 /// Why a sink did not do what it was asked, divided by what the pump must do.

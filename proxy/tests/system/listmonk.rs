@@ -194,6 +194,39 @@ fn every_click_is_in_the_platforms_table_once_through_a_crash_of_the_server() {
     assert_eq!(cluster.count("select count(*) from link_clicks"), answered);
 }
 
+/// Somebody dumps what he knows, the platform's tables, and leaves Holdfast's books behind.
+#[test]
+fn a_dump_of_the_platforms_tables_alone_is_asked_about() {
+    let cluster = Cluster::start();
+    let mut edge = prepare(&cluster);
+    edge.start();
+    for _ in 0..20 {
+        click(&edge, CAMPAIGN, SUBSCRIBER);
+    }
+    cluster.wait_count("select count(*) from link_clicks", 20);
+    edge.tell(&["window", "begin", "--until", "1h"]);
+    wait_for("the edge to let go", || cluster.connections().is_empty().then_some(()));
+    let dump = cluster.dump(&["--exclude-schema=holdfast"]);
+    cluster.recreate();
+    cluster.restore(&dump, &[]);
+    edge.ok(&["migrate", "--create"]);
+    for _ in 0..5 {
+        assert_eq!(click(&edge, CAMPAIGN, SUBSCRIBER), 307);
+    }
+    edge.tell(&["window", "end"]);
+    wait_for("the pump to stand still", || {
+        (edge.metric("holdfast_delivery_standing", "") >= 1.0).then_some(())
+    });
+    assert_eq!(cluster.count("select count(*) from link_clicks"), 20, "nothing is doubled");
+    edge.tell(&["deliver", "adopt", "--from", "21"]);
+    cluster.wait_count("select count(*) from link_clicks", 25);
+    // A journal that nobody was ever given goes there without a question.
+    edge.stop();
+    edge.start();
+    click(&edge, CAMPAIGN, SUBSCRIBER);
+    cluster.wait_count("select count(*) from link_clicks", 26);
+}
+
 #[test]
 fn a_poisoned_row_goes_to_rejected_with_the_servers_words_and_stops_nothing() {
     let cluster = Cluster::start();

@@ -286,10 +286,14 @@ impl Talk<'_> {
         let limit = self.timeout.as_millis().max(4);
         // A lock is told by its own name, which is worth more than the last quarter of the wait.
         let lock = limit * 3 / 4;
-        // A transaction whose client the network has lost would keep its locks for hours.
+        // A transaction whose client the network has lost would keep its locks for hours, and one that
+        // waits for the rows of a COPY is not idle.
+        let idle = self.timeout.as_secs().clamp(1, 60);
         format!(
             "SET {scope} statement_timeout = {limit}; SET {scope} lock_timeout = {lock};
-             SET {scope} idle_in_transaction_session_timeout = {limit}"
+             SET {scope} idle_in_transaction_session_timeout = {limit};
+             SET {scope} tcp_keepalives_idle = {idle}; SET {scope} tcp_keepalives_interval = 2;
+             SET {scope} tcp_keepalives_count = 3"
         )
     }
 

@@ -113,7 +113,9 @@ impl Database {
                 }
             };
             let sql = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
-            talk.batch("SET LOCAL statement_timeout = 0").await?;
+            // Whoever takes the rows may be slow, and nobody waits for what a reader locks.
+            talk.batch("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+                .await?;
             let mut pieces = pin!(talk.bounded(talk.client.copy_out(&sql)).await?);
             let mut reader = Reader::default();
             let mut rows = 0;
