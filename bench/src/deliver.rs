@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sqlite,postgres")]
     into: Vec<Store>,
     /// How many hits wait for delivery, at least; the load generator overshoots
-    #[arg(long, default_value_t = 300_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     events: u64,
     /// How often each has its turn
     #[arg(long, default_value_t = 5)]

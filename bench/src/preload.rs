@@ -189,6 +189,8 @@ impl Turn {
     }
 }
 
+type Pick = fn(&Round) -> &Turn;
+
 fn report(arguments: &Arguments, sizes: &[(u64, Vec<Round>)], version: &str) -> Result<()> {
     let mut table = Table::new(&[
         "links",
@@ -206,7 +208,7 @@ fn report(arguments: &Arguments, sizes: &[(u64, Vec<Round>)], version: &str) -> 
         let ratio = Spread::of(rounds.iter().map(|r| r.copy.span.as_secs_f64() / r.edge.span.as_secs_f64()));
         let memory =
             |of: fn(&Memory) -> u64| Spread::of(rounds.iter().map(|round| of(&round.memory) as f64)).median;
-        let sides: [(&str, fn(&Round) -> &Turn, [String; 3]); 2] = [
+        let sides: [(&str, Pick, [String; 3]); 2] = [
             (
                 "holdfast",
                 |round| &round.edge,

@@ -67,12 +67,19 @@ impl Running {
     /// CPU time of the process with its children, those that have ended included, since it started.
     pub(crate) fn cpu(&self) -> Result<CpuTimes> {
         let pid = self.child.id();
-        let mut times = CpuTimes::default();
-        times.add_process(pid)?;
-        for child in children(pid) {
-            times.add_process(child)?;
+        loop {
+            let ended = Stat::of_process(pid)?.of_ended();
+            let mut times = CpuTimes::default();
+            times.add_process(pid)?;
+            for child in children(pid) {
+                // It may have ended since.
+                let _ = times.add_process(child);
+            }
+            // A child that ended meanwhile was counted twice or not at all.
+            if Stat::of_process(pid)?.of_ended() == ended {
+                return Ok(times);
+            }
         }
-        Ok(times)
     }
 
     /// Resident memory of the process with its children, now and at its peak, in bytes.
@@ -171,7 +178,7 @@ impl CpuTimes {
     }
 
     fn add_process(&mut self, pid: u32) -> Result<()> {
-        let stat = Stat::of(&read_proc(pid, "stat")?, pid)?;
+        let stat = Stat::of_process(pid)?;
         self.user += stat.user + stat.ended_user;
         self.system += stat.system + stat.ended_system;
         for thread in numbers_in(&format!("/proc/{pid}/task")) {
@@ -198,6 +205,14 @@ struct Stat {
 }
 
 impl Stat {
+    fn of_process(pid: u32) -> Result<Self> {
+        Self::of(&read_proc(pid, "stat")?, pid)
+    }
+
+    fn of_ended(&self) -> Duration {
+        self.ended_user + self.ended_system
+    }
+
     fn of(text: &str, pid: u32) -> Result<Self> {
         Self::parse(text).ok_or_else(|| Failure::new(format!("cannot understand /proc/{pid}/stat")))
     }
