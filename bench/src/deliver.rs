@@ -1,7 +1,9 @@
-//! Scenario `deliver`: hits that waited out a window, delivered into SQLite, beside the `sqlite3`
-//! shell's `.import` of the same rows into a table of the same shape.
+//! Scenario `deliver`: hits that waited out a window, delivered into a database, beside the database's
+//! own tool, which brings the same rows into a table of the same shape.
 //!
 //! Each round has a Holdfast and databases of its own, so that both fill an empty table.
+
+mod postgres;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -10,7 +12,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::admin::Admin;
 use crate::campaign::{Campaign, Targets};
@@ -23,8 +25,11 @@ use crate::wrk::Wrk;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    /// Which databases
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sqlite,postgres")]
+    into: Vec<Store>,
     /// How many hits wait for delivery, at least; the load generator overshoots
-    #[arg(long, default_value_t = 300_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     events: u64,
     /// How often each has its turn
     #[arg(long, default_value_t = 5)]
@@ -41,6 +46,14 @@ pub(crate) struct Arguments {
     /// Where the results go
     #[arg(long, default_value = "docs/performance")]
     out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Store {
+    /// A file, beside the sqlite3 shell's .import
+    Sqlite,
+    /// A private server, beside psql's \copy
+    Postgres,
 }
 
 /// One competitor's figures of one round.
@@ -82,14 +95,24 @@ const CSV_HEADER: &str =
     "round,competitor,events,seconds,events_per_second,cpu_us,writing_us,first_ms,resolution_ms";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    require("sqlite3", "sqlite3")?;
     let binary = edge::binary(arguments.holdfast.as_deref())?;
+    for store in &arguments.into {
+        match store {
+            Store::Sqlite => into_sqlite(arguments, &binary)?,
+            Store::Postgres => postgres::run(arguments, &binary)?,
+        }
+    }
+    Ok(())
+}
+
+fn into_sqlite(arguments: &Arguments, binary: &Path) -> Result<()> {
+    require("sqlite3", "sqlite3")?;
     let scratch = arguments.scratch.join(format!("deliver-{}", std::process::id()));
     let mut rounds = Vec::new();
     let mut shell = String::new();
     for round in 1..=arguments.rounds {
         let folder = scratch.join(round.to_string());
-        let delivered = delivery(arguments, &binary, &folder, round)?;
+        let delivered = delivery(arguments, binary, &folder, round)?;
         let imported = import(&folder)?;
         for (name, filled) in [("holdfast", delivered), (".import", imported)] {
             println!("round {round} of {}: {name} {:.0} events/s", arguments.rounds, filled.per_second());
@@ -105,32 +128,61 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
 }
 
-/// Lets hits pile up in a window, ends it, and waits until the database has them all.
 fn delivery(arguments: &Arguments, binary: &Path, folder: &Path, round: u64) -> Result<Filled> {
     let campaign = Campaign { links: arguments.links, targets: Targets::Distinct };
     let address = SocketAddr::from(([127, 0, 0, 1], 18_380));
     let edge = Edge::prepare(binary, &folder.join("holdfast"), &campaign, Mode::Power, address)?;
-    let running = wait_until_ready(edge.start(SERVER)?, address, &campaign, campaign.links - 1)?;
-    let admin = edge.admin();
-    let before = admin.metrics()?.sum("delivered_events_total")?;
-
-    admin.act("/window/begin")?;
-    let wrk = Wrk::new(folder, &campaign, CONNECTIONS)?;
-    let synced = || admin.metrics()?.sum("synced_events_total");
-    for load in 0.. {
-        if synced()? - before >= arguments.events as f64 {
-            break;
-        }
-        if load == LOADS_MAX {
-            return Err(Failure::new(format!("{LOADS_MAX} loads did not bring {} hits", arguments.events)));
-        }
-        wrk.run(address, LOAD_S, round * LOADS_MAX + load)?;
-    }
-    running.wait_until_quiet(QUIET_PATIENCE)?;
-    let events = (synced()? - before) as u64;
-    let filled = end_window(&running, &admin, before, events)?;
-    running.wait_until_quiet(QUIET_PATIENCE)?;
+    let waiting = Waiting::pile_up(arguments, &edge, &campaign, address, folder, round)?;
+    let filled = waiting.deliver()?;
+    waiting.edge.wait_until_quiet(QUIET_PATIENCE)?;
     Ok(filled)
+}
+
+/// An edge in a window, and the hits that wait there.
+struct Waiting {
+    edge: Running,
+    admin: Admin,
+    /// Delivered before.
+    before: f64,
+    events: u64,
+}
+
+impl Waiting {
+    /// Begins a window and clicks until there are enough hits.
+    fn pile_up(
+        arguments: &Arguments,
+        edge: &Edge,
+        campaign: &Campaign,
+        address: SocketAddr,
+        scratch: &Path,
+        round: u64,
+    ) -> Result<Self> {
+        let running = wait_until_ready(edge.start(SERVER)?, address, campaign, campaign.links - 1)?;
+        let admin = edge.admin();
+        let before = admin.metrics()?.sum("delivered_events_total")?;
+
+        admin.act("/window/begin")?;
+        let wrk = Wrk::new(scratch, campaign, CONNECTIONS)?;
+        let synced = || admin.metrics()?.sum("synced_events_total");
+        for load in 0.. {
+            if synced()? - before >= arguments.events as f64 {
+                break;
+            }
+            if load == LOADS_MAX {
+                let what = format!("{LOADS_MAX} loads did not bring {} hits", arguments.events);
+                return Err(Failure::new(what));
+            }
+            wrk.run(address, LOAD_S, round * LOADS_MAX + load)?;
+        }
+        running.wait_until_quiet(QUIET_PATIENCE)?;
+        let events = (synced()? - before) as u64;
+        Ok(Self { edge: running, admin, before, events })
+    }
+
+    /// Ends the window, and waits until the database has them all.
+    fn deliver(&self) -> Result<Filled> {
+        end_window(&self.edge, &self.admin, self.before, self.events)
+    }
 }
 
 fn end_window(running: &Running, admin: &Admin, before: f64, events: u64) -> Result<Filled> {

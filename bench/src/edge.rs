@@ -52,11 +52,22 @@ impl Edge {
         mode: Mode,
         address: SocketAddr,
     ) -> Result<Self> {
+        Self::prepare_on("sqlite:holdfast.db", binary, folder, campaign, mode, address)
+    }
+
+    /// The same with a database of one's own; its tables are made where they are missing.
+    pub(crate) fn prepare_on(
+        database: &str,
+        binary: &Path,
+        folder: &Path,
+        campaign: &Campaign,
+        mode: Mode,
+        address: SocketAddr,
+    ) -> Result<Self> {
         let edge = Self { binary: binary.to_owned(), folder: folder.to_owned(), address };
         let path = folder.display();
-        fs::create_dir_all(folder).map_err(Failure::at(format!("cannot make {path}")))?;
-        output(Command::new(binary).arg("init").arg(folder), Cores::All)?;
-        let text = configuration(mode, address);
+        fs::create_dir_all(edge.data()).map_err(Failure::at(format!("cannot make {path}")))?;
+        let text = configuration(mode, address, database);
         fs::write(edge.configuration(), text).map_err(Failure::at(format!("cannot write into {path}")))?;
 
         let csv = folder.join("links.csv");
@@ -69,8 +80,18 @@ impl Edge {
     /// Brings the links of `csv` into the database.
     pub(crate) fn import(&self, csv: &Path) -> Result<()> {
         let mut import = Command::new(&self.binary);
-        import.args(["links", "import"]).arg(csv).arg("--config").arg(self.configuration());
+        import.args(["links", "import", "--create"]).arg(csv).arg("--config").arg(self.configuration());
         output(&mut import, Cores::All).map(|_| ())
+    }
+
+    /// Forgets journals and links, as an edge that was never started.
+    pub(crate) fn forget(&self) -> Result<()> {
+        let data = self.data();
+        let renew = || {
+            fs::remove_dir_all(&data)?;
+            fs::create_dir(&data)
+        };
+        renew().map_err(Failure::at(format!("cannot empty {}", data.display())))
     }
 
     pub(crate) fn start(&self, cores: Cores) -> Result<Running> {
@@ -114,6 +135,10 @@ impl Edge {
         admin(self.address)
     }
 
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     fn configuration(&self) -> PathBuf {
         self.folder.join("holdfast.toml")
     }
@@ -121,7 +146,7 @@ impl Edge {
 
 /// One data thread, the admin listener on the next port, no caps on connections, for all come from one
 /// source; everything else as it is by default.
-fn configuration(mode: Mode, address: SocketAddr) -> String {
+fn configuration(mode: Mode, address: SocketAddr, database: &str) -> String {
     let mode = mode.label();
     let admin = admin(address).address;
     format!(
@@ -134,7 +159,7 @@ http = [\"{address}\"]
 threads = 1
 
 [database]
-url = \"sqlite:holdfast.db\"
+url = \"{database}\"
 
 [journal]
 mode = \"{mode}\"

@@ -8,6 +8,7 @@ mod admin;
 mod campaign;
 mod click;
 mod client;
+mod cluster;
 mod competitor;
 mod deliver;
 mod edge;
@@ -18,6 +19,8 @@ mod idle;
 mod machine;
 mod memory;
 mod nginx;
+mod outage;
+mod preload;
 mod probe;
 mod process;
 mod rate;
@@ -47,8 +50,12 @@ enum Scenario {
     Start(start::Arguments),
     /// Memory per link
     Memory(memory::Arguments),
-    /// Delivery into SQLite beside the sqlite3 shell's .import of the same rows
+    /// Delivery into a database beside its own tool with the same rows
     Deliver(deliver::Arguments),
+    /// A complete load of the links from PostgreSQL beside COPY, and the memory that it takes
+    Preload(preload::Arguments),
+    /// Clicks with PostgreSQL up, killed and hung
+    Outage(outage::Arguments),
     /// Memory per idle keep-alive connection
     Idle(idle::Arguments),
     /// Latency at a fixed rate, counted from when each click was to be sent
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         Scenario::Start(arguments) => start::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
         Scenario::Deliver(arguments) => deliver::run(&arguments),
+        Scenario::Preload(arguments) => preload::run(&arguments),
+        Scenario::Outage(arguments) => outage::run(&arguments),
         Scenario::Idle(arguments) => idle::run(&arguments),
         Scenario::Rate(arguments) => rate::run(&arguments),
         Scenario::Swap(arguments) => swap::run(&arguments),

@@ -64,15 +64,22 @@ impl Running {
         Err(Failure::new(format!("{} did not stop within {patience:?}", self.name)))
     }
 
-    /// CPU time of the process with its children since it started.
+    /// CPU time of the process with its children, those that have ended included, since it started.
     pub(crate) fn cpu(&self) -> Result<CpuTimes> {
         let pid = self.child.id();
-        let mut times = CpuTimes::default();
-        times.add_process(pid)?;
-        for child in children(pid) {
-            times.add_process(child)?;
+        loop {
+            let ended = Stat::of_process(pid)?.of_ended();
+            let mut times = CpuTimes::default();
+            times.add_process(pid)?;
+            for child in children(pid) {
+                // It may have ended since.
+                let _ = times.add_process(child);
+            }
+            // A child that ended meanwhile was counted twice or not at all.
+            if Stat::of_process(pid)?.of_ended() == ended {
+                return Ok(times);
+            }
         }
-        Ok(times)
     }
 
     /// Resident memory of the process with its children, now and at its peak, in bytes.
@@ -112,6 +119,15 @@ impl Running {
         Ok(())
     }
 
+    /// Sends `signal` to the process, then to its children; returns their ids, its own first.
+    pub(crate) fn signal_all(&self, signal: Signal) -> Vec<u32> {
+        let own = self.child.id();
+        send(own, signal);
+        let children = children(own);
+        children.iter().for_each(|&child| send(child, signal));
+        std::iter::once(own).chain(children).collect()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -119,12 +135,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; there is nothing else to do about a failure here.
         for child in children(self.child.id()) {
-            if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+            send(child, Signal::KILL);
         }
+        // It may have ended already; there is nothing else to do about a failure here.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -164,9 +178,9 @@ impl CpuTimes {
     }
 
     fn add_process(&mut self, pid: u32) -> Result<()> {
-        let stat = Stat::of(&read_proc(pid, "stat")?, pid)?;
-        self.user += stat.user;
-        self.system += stat.system;
+        let stat = Stat::of_process(pid)?;
+        self.user += stat.user + stat.ended_user;
+        self.system += stat.system + stat.ended_system;
         for thread in numbers_in(&format!("/proc/{pid}/task")) {
             // A thread may end between the two reads; the process' own sum still has its time.
             if let Ok(stat) =
@@ -185,9 +199,20 @@ struct Stat {
     parent: u32,
     user: Duration,
     system: Duration,
+    /// Of children that have ended.
+    ended_user: Duration,
+    ended_system: Duration,
 }
 
 impl Stat {
+    fn of_process(pid: u32) -> Result<Self> {
+        Self::of(&read_proc(pid, "stat")?, pid)
+    }
+
+    fn of_ended(&self) -> Duration {
+        self.ended_user + self.ended_system
+    }
+
     fn of(text: &str, pid: u32) -> Result<Self> {
         Self::parse(text).ok_or_else(|| Failure::new(format!("cannot understand /proc/{pid}/stat")))
     }
@@ -205,6 +230,8 @@ impl Stat {
             parent: fields.get(1)?.parse().ok()?,
             user: time(ticks(11)?),
             system: time(ticks(12)?),
+            ended_user: time(ticks(13)?),
+            ended_system: time(ticks(14)?),
         })
     }
 }
@@ -267,6 +294,13 @@ pub(crate) fn allow_connections(connections: u32) -> Result<()> {
             error.into(),
         )
     })
+}
+
+/// One that has ended already needs no signal.
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
 }
 
 fn children(pid: u32) -> Vec<u32> {
