@@ -156,8 +156,7 @@ fn links_are_followed_and_go_on_without_the_database() {
     for link in [LINK, late] {
         assert_eq!(edge.get("click.test", &path(link)).status, 307);
     }
-    let unknown = edge.get("click.test", &path(STRANGER));
-    assert_eq!(unknown.status, 503);
+    assert_eq!(edge.get("click.test", &path(STRANGER)).status, 503);
     cluster.run();
     cluster.wait_count("select count(*) from link_clicks", 3);
     // A restart loads everything: what changed without a trace is found.
@@ -220,11 +219,35 @@ fn a_dump_of_the_platforms_tables_alone_is_asked_about() {
     assert_eq!(cluster.count("select count(*) from link_clicks"), 20, "nothing is doubled");
     edge.tell(&["deliver", "adopt", "--from", "21"]);
     cluster.wait_count("select count(*) from link_clicks", 25);
+    // Where only the cursor is lost, the books still say what the platform has.
+    cluster.sql("delete from holdfast.cursors");
+    wait_for("the pump to stand still again", || {
+        (edge.metric("holdfast_delivery_standing", "") >= 1.0).then_some(())
+    });
+    edge.tell(&["deliver", "adopt", "--from", "21"]);
+    click(&edge, CAMPAIGN, SUBSCRIBER);
+    cluster.wait_count("select count(*) from link_clicks", 26);
     // A journal that nobody was ever given goes there without a question.
     edge.stop();
     edge.start();
     click(&edge, CAMPAIGN, SUBSCRIBER);
-    cluster.wait_count("select count(*) from link_clicks", 26);
+    cluster.wait_count("select count(*) from link_clicks", 27);
+}
+
+/// A link is found under its own namespace only, though the statement does not look at it.
+#[test]
+fn a_look_up_stays_in_its_namespace() {
+    let cluster = Cluster::start();
+    let mut edge = prepare(&cluster);
+    let config = fs::read_to_string(edge.path("holdfast.toml")).unwrap();
+    let more = "\n[links]\nnamespace = \"list\"\n
+        [[site]]\nname = \"other\"\nhosts = [\"other.test\"]\npreset = \"listmonk\"\n";
+    fs::write(edge.path("holdfast.toml"), config + more).unwrap();
+    edge.start();
+    let path = format!("/link/{}/{CAMPAIGN}/{SUBSCRIBER}", LINK.to_uppercase());
+    assert_eq!(edge.get("click.test", &path).status, 307);
+    assert_eq!(edge.get("other.test", &path).status, 400);
+    assert_eq!(edge.get("other.test", &path.to_lowercase()).status, 400);
 }
 
 #[test]

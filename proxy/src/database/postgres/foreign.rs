@@ -255,7 +255,10 @@ impl Database {
             talk.query(&wrapped[source.setting], &[(&namespace, Type::TEXT), (&token, Type::TEXT)]).await
         });
         match found {
-            Ok(rows) => Ok(super::links::owned(&rows).pop()),
+            // A statement that does not look at $1 must not find a link for another namespace.
+            Ok(rows) => {
+                Ok(super::links::owned(&rows).into_iter().find(|link| link.namespace == namespace.as_bytes()))
+            }
             // A token that is none of the type of the platform's column.
             Err(trouble) if trouble.is_about_data() => Ok(None),
             Err(trouble) => {
