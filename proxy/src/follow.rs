@@ -154,7 +154,8 @@ pub struct Follower {
     halt: Arc<AtomicBool>,
     /// Who waits for the mill to rest.
     pausing: Option<SyncSender<()>>,
-    failing: bool,
+    /// Why the database cannot be followed, as it was said in the log.
+    failing: Option<String>,
     /// The bound on memory keeps new links from being taken.
     full: bool,
 }
@@ -214,7 +215,7 @@ impl Follower {
             self.board.answered();
             let signal = match followed {
                 Ok(()) => {
-                    if std::mem::take(&mut self.failing) {
+                    if self.failing.take().is_some() {
                         tracing::info!("the database answers again");
                     }
                     Signal::Succeeded
@@ -359,8 +360,10 @@ impl Follower {
     }
 
     fn fail(&mut self, error: &database::Error) -> Signal {
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!(error = %chain(error), "the database cannot be followed; links go on from memory");
+        let failing = chain(error);
+        if self.failing.as_ref() != Some(&failing) {
+            tracing::error!(error = failing, "the database cannot be followed; links go on from memory");
+            self.failing = Some(failing);
         }
         self.connection = None;
         match error {

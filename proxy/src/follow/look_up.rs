@@ -34,13 +34,20 @@ pub fn serve_look_ups(
     events: &SyncSender<Event>,
 ) {
     let mut open: Option<(Source, Database, Holding)> = None;
+    // Opened before anybody waits for it, once whenever the database comes up: the way to a server may be
+    // longer than the deadline of a look-up.
+    let mut opened_ahead = false;
+    let mut told = None;
     loop {
         let key = match queue.recv_timeout(IDLE) {
             Ok(key) => key,
             Err(RecvTimeoutError::Timeout) => {
                 if !vitals.database_is_up() {
-                    open = None;
+                    (open, opened_ahead) = (None, false);
                     look_ups.barred();
+                } else if !std::mem::replace(&mut opened_ahead, true) {
+                    // What is wrong, whoever asks is told.
+                    let _ = connected(&mut open, vitals, &config.load());
                 }
                 continue;
             }
@@ -57,12 +64,23 @@ pub fn serve_look_ups(
             open = None;
         }
         let answer = match look_up(&mut open, &key, namespaces, vitals, &config) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                told = None;
+                answer
+            }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "a look-up failed");
+                let error_now = chain(&error);
+                if told.as_ref() != Some(&error_now) {
+                    tracing::warn!(error = error_now, "look-ups fail");
+                    told = Some(error_now);
+                }
                 open = None;
-                let gone = !matches!(error, database::Error::Unavailable(_));
-                vitals.observe(if gone { Signal::Gone } else { Signal::Failed }, clock::now());
+                match error {
+                    // It answers at once; the follower finds out whether that goes for everything there.
+                    database::Error::NotOurs(_) | database::Error::Refused(_) => {}
+                    database::Error::Unavailable(_) => vitals.observe(Signal::Failed, clock::now()),
+                    _ => vitals.observe(Signal::Gone, clock::now()),
+                }
                 Answer::Unasked(LookUp::Failed)
             }
         };
@@ -81,13 +99,8 @@ fn look_up(
     vitals: &Arc<Vitals>,
     config: &Config,
 ) -> Result<Answer, database::Error> {
-    let (_, database, _) = match open {
-        Some(open) => open,
-        None => {
-            let Some(holding) = vitals.hold() else { return Ok(Answer::Unasked(LookUp::Barred)) };
-            let database = database::open(&config.database, Access::ReadOnly, config.timeout)?;
-            open.insert((config.database.clone(), database, holding))
-        }
+    let Some(database) = connected(open, vitals, config)? else {
+        return Ok(Answer::Unasked(LookUp::Barred));
     };
     let found = database.lookup(&namespaces.name(key.namespace), &key.token)?;
     Ok(match found.map(|found| Entry::approve(&row(&found.as_row()), Origin::LookUp)) {
@@ -95,4 +108,18 @@ fn look_up(
         // A link whose target cannot be approved is none; `links refused` lists it.
         Some(Err(_)) | None => Answer::Absent,
     })
+}
+
+/// The connection, opened if it is not; `None` while the database is to be left alone.
+fn connected<'a>(
+    open: &'a mut Option<(Source, Database, Holding)>,
+    vitals: &Arc<Vitals>,
+    config: &Config,
+) -> Result<Option<&'a mut Database>, database::Error> {
+    if open.is_none() {
+        let Some(holding) = vitals.hold() else { return Ok(None) };
+        let database = database::open(&config.database, Access::ReadOnly, config.timeout)?;
+        *open = Some((config.database.clone(), database, holding));
+    }
+    Ok(open.as_mut().map(|(_, database, _)| database))
 }

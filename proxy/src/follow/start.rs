@@ -134,7 +134,7 @@ pub fn start(
         paused: false,
         halt,
         pausing: None,
-        failing: false,
+        failing: None,
         full: false,
     };
     follower.report();

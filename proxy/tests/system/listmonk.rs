@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use crate::cluster::{Cluster, USER};
+use crate::cluster::{Cluster, Pooler, USER};
 use crate::edge::{Edge, wait_for};
 use crate::load::{Ledger, Load, Manner};
 
@@ -239,6 +239,40 @@ fn a_dump_of_the_platforms_tables_alone_is_asked_about() {
     edge.start();
     click(&edge, CAMPAIGN, SUBSCRIBER);
     cluster.wait_count("select count(*) from link_clicks", 27);
+}
+
+/// Everything at once where nothing that belongs to a session may be used, and with columns of types of
+/// the platform's own, which a driver looks up and keeps for a session.
+#[test]
+fn behind_a_transaction_pooler_it_is_the_same() {
+    let cluster = Cluster::start();
+    let pooler = Pooler::before(&cluster);
+    let mut edge = prepare(&cluster);
+    cluster
+        .sql("create type season as enum ('spring'); alter table links add season season default 'spring'");
+    let config = fs::read_to_string(edge.path("holdfast.toml"))
+        .unwrap()
+        .replace(&cluster.url(), &pooler.url())
+        .replace("poll = \"50ms\"", "poll = \"50ms\"\npooler = \"transaction\"");
+    let links = "\n[links]\npreload = \"select uuid as token, url, season as campaign from links\"\n";
+    fs::write(edge.path("holdfast.toml"), config + links).unwrap();
+    edge.ok(&["check", "--connect"]);
+    edge.start();
+    let ledger = Arc::new(Ledger::default());
+    let path: &'static str = Box::leak(format!("/link/{LINK}/{CAMPAIGN}/{SUBSCRIBER}").into_boxed_str());
+    let load = Load::start(edge.http, 4, Manner::Strict, &ledger, path);
+    let late = "55555555-0000-4000-8000-00000000000e";
+    for link in [late.to_owned(), LINK.to_uppercase()] {
+        let path = format!("/link/{link}/{NOBODY}/{NOBODY}");
+        wait_for("a new link, and a look-up", || (edge.get("click.test", &path).status == 307).then_some(()));
+    }
+    wait_for("a number of clicks", || (ledger.answers() > 500).then_some(()));
+    load.stop();
+    let answered = i64::try_from(ledger.answers()).unwrap();
+    let ours = "select count(*) from link_clicks where campaign_id is not null";
+    cluster.wait_count(ours, answered);
+    assert_eq!(edge.metric("holdfast_delivery_failures_total", ""), 0.0);
+    assert_eq!(cluster.count(ours), answered);
 }
 
 /// An older copy of the whole, books and tables, gets what it misses by itself, of journals that it

@@ -15,6 +15,7 @@ use super::{Changes, Database, Each, Error, LinkRow, OwnedLinkRow, Watermark};
 use crate::event::UnixMillis;
 use std::collections::HashMap;
 use std::time::Duration;
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::types::Type;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -93,12 +94,9 @@ impl Reading {
 /// Makes a statement of the configuration give the columns of a link, whatever of them it has.
 async fn wrap(talk: &Talk<'_>, source: &Source<'_>, namespace: &str) -> Result<String, Trouble> {
     let sql = bare(source.sql);
-    let prepared = talk.bounded(talk.client.prepare_typed(sql, source.parameters)).await?;
-    let names: Vec<&str> = prepared.columns().iter().map(tokio_postgres::Column::name).collect();
+    let names = columns(talk, sql, source.parameters).await?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let unfit = |what: String| Err(Trouble::Unfit(format!("{} {what}", source.setting)));
-    if prepared.params().len() > source.parameters.len() {
-        return unfit(format!("asks for ${}", prepared.params().len()));
-    }
     let is_known = |name: &&str| *name == NAMESPACE || COLUMNS.iter().any(|column| column.name == *name);
     if let Some(stranger) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = COLUMNS.iter().map(|column| column.name).collect();
@@ -120,6 +118,33 @@ async fn wrap(talk: &Talk<'_>, source: &Source<'_>, namespace: &str) -> Result<S
     }
     // On lines of their own, for the statement may end with a comment.
     Ok(format!("SELECT {} FROM (\n{sql}\n) AS given", columns.join(", ")))
+}
+
+/// The names of the columns that a statement gives, which is tried up to its first row: its names, its
+/// types and the rights that it needs are there.
+///
+/// Preparing it would tell, too, and look types of the platform's up by statements that stay prepared,
+/// which a transaction pooler gives to somebody else.
+async fn columns(talk: &Talk<'_>, sql: &str, types: &[Type]) -> Result<Vec<String>, Trouble> {
+    let text = None::<&str>;
+    let time = None::<Moment>;
+    let mut nothing: Vec<Parameter<'_>> = Vec::new();
+    for of in types {
+        nothing.push((if *of == Type::TIMESTAMPTZ { &time as _ } else { &text as _ }, of.clone()));
+    }
+    talk.execute(
+        &format!("DECLARE holdfast_columns CURSOR FOR SELECT * FROM (\n{sql}\n) AS given"),
+        &nothing,
+    )
+    .await?;
+    let told = "FETCH 0 FROM holdfast_columns; CLOSE holdfast_columns";
+    let told = talk.bounded(talk.client.simple_query(told)).await?;
+    let described = told.iter().find_map(|message| match message {
+        SimpleQueryMessage::RowDescription(columns) => Some(columns),
+        _ => None,
+    });
+    let described = described.ok_or(Trouble::Odd("a cursor without columns"))?;
+    Ok(described.iter().map(|column| column.name().to_owned()).collect())
 }
 
 /// The statement without the semicolon that people like to end it with.
@@ -292,8 +317,7 @@ impl Database {
             {
                 let tried = self.connection.transaction("READ ONLY", async |talk| {
                     settle_within(&talk, &self.schema).await?;
-                    let sql = wrap(&talk, &source, &reading.namespace).await?;
-                    explain(&talk, &sql, source.parameters).await
+                    wrap(&talk, &source, &reading.namespace).await.map(drop)
                 });
                 note(tried, source.setting);
             }
@@ -305,7 +329,7 @@ impl Database {
                 let explained = async {
                     settle_within(&talk, &self.schema).await?;
                     talk.batch(&batch_table(&self.tables)).await?;
-                    explain(&talk, bare(statement), &[]).await
+                    explain(&talk, bare(statement)).await
                 };
                 let explained = explained.await;
                 if explained.as_ref().is_err_and(Trouble::ends_connection) {
@@ -321,18 +345,8 @@ impl Database {
 }
 
 /// Checks a statement without doing it: its names and types, and the rights that it needs.
-async fn explain(talk: &Talk<'_>, sql: &str, types: &[Type]) -> Result<(), Trouble> {
-    let nothing = [None::<&str>, None];
-    let no_time = None::<Moment>;
-    let parameters: Vec<Parameter<'_>> = types
-        .iter()
-        .zip(&nothing)
-        .map(|(of, nothing)| match *of {
-            Type::TIMESTAMPTZ => (&no_time as _, Type::TIMESTAMPTZ),
-            _ => (nothing as _, Type::TEXT),
-        })
-        .collect();
-    talk.query(&format!("EXPLAIN {sql}"), &parameters).await.map(drop)
+async fn explain(talk: &Talk<'_>, sql: &str) -> Result<(), Trouble> {
+    talk.query(&format!("EXPLAIN {sql}"), &[]).await.map(drop)
 }
 
 /// Makes the relation that statements read from.

@@ -113,12 +113,21 @@ impl Cluster {
     }
 
     pub(crate) fn settings(&self, query: &str) -> Settings {
-        let url = format!("postgres://postgres@127.0.0.1:{}/postgres?{query}", self.port);
+        Self::settings_at(self.port, query)
+    }
+
+    fn settings_at(port: u16, query: &str) -> Settings {
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?{query}");
         Settings::parse(&url, |file| file.into()).unwrap().with_edge("test".to_owned())
     }
 
     pub(crate) fn source(&self) -> Source {
-        Source::Postgres(Box::new(self.settings("")))
+        self.source_at(self.port)
+    }
+
+    /// The same by way of something that listens on another port.
+    pub(crate) fn source_at(&self, port: u16) -> Source {
+        Source::Postgres(Box::new(Self::settings_at(port, "")))
     }
 
     /// Writes a file that only the server may read, in the cluster's folder.
