@@ -298,7 +298,11 @@ impl Edge {
 }
 
 impl Drop for Edge {
+    #[expect(clippy::print_stderr, reason = "a failing test says what it knows")]
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what the edge of the failing test logged:\n{}", self.log());
+        }
         self.kill();
     }
 }

@@ -262,9 +262,12 @@ fn behind_a_transaction_pooler_it_is_the_same() {
     let path: &'static str = Box::leak(format!("/link/{LINK}/{CAMPAIGN}/{SUBSCRIBER}").into_boxed_str());
     let load = Load::start(edge.http, 4, Manner::Strict, &ledger, path);
     let late = "55555555-0000-4000-8000-00000000000e";
+    cluster.sql(&format!("insert into links (uuid, url) values ('{late}', 'https://example.com/late')"));
     for link in [late.to_owned(), LINK.to_uppercase()] {
         let path = format!("/link/{link}/{NOBODY}/{NOBODY}");
-        wait_for("a new link, and a look-up", || (edge.get("click.test", &path).status == 307).then_some(()));
+        wait_for(&format!("{link}, a new link or a look-up"), || {
+            (edge.get("click.test", &path).status == 307).then_some(())
+        });
     }
     wait_for("a number of clicks", || (ledger.answers() > 500).then_some(()));
     load.stop();

@@ -189,3 +189,25 @@ fn a_sequence_that_is_behind_stops_delivery_and_rejects_nothing() {
     let refused = database.commit(&delivery(Some(1), 2, 3, &two, &[]));
     assert!(matches!(refused, Err(CommitError::Content { .. })), "{refused:?}");
 }
+
+#[test]
+fn behind_a_transaction_pooler_statements_give_the_same() {
+    let fixture = platform();
+    fixture
+        .sql("CREATE TYPE season AS ENUM ('spring'); ALTER TABLE short ADD season season DEFAULT 'spring'");
+    let mut settings = settings(&fixture, CLICKS).with_pooler(Pooler::Transaction);
+    let preload = "SELECT code AS token, target AS url, season AS campaign FROM short".to_owned();
+    settings.reading = settings.reading.map(|reading| Reading { preload, ..reading });
+    let mut database = open(&settings, Access::ReadWrite, TIMEOUT).unwrap();
+    let watermark = database.load(&mut |_| Ok(())).unwrap().watermark;
+    fixture.sql("INSERT INTO short VALUES ('c', 'https://example.com/c')");
+    let mut tokens = Vec::new();
+    let changes = database.changes(watermark, 10, &mut |link| {
+        tokens.push(String::from_utf8_lossy(link.token).into_owned());
+        Ok(())
+    });
+    assert!(changes.unwrap().unfit.is_none());
+    assert!(tokens.contains(&"c".to_owned()), "{tokens:?}");
+    assert!(database.lookup(b"", b"c").unwrap().is_some());
+    assert_eq!(fixture.sql("SELECT count(*) FROM pg_prepared_statements"), "0");
+}
