@@ -34,7 +34,6 @@ pub use text::{escape, unescape};
 
 use crate::event::UnixMillis;
 use links::Each;
-use std::fmt;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -159,16 +158,6 @@ impl Database {
         match self {
             Self::Sqlite(_) => true,
             Self::Postgres(database) => database.keeps_hits(),
-        }
-    }
-
-    /// Ends the statement that runs on this connection from another thread; it fails with
-    /// [`Error::Unavailable`].
-    #[must_use]
-    pub fn interrupter(&self) -> Interrupter {
-        match self {
-            Self::Sqlite(database) => Interrupter(Interrupt::Sqlite(database.interrupter())),
-            Self::Postgres(database) => Interrupter(Interrupt::Postgres(database.interrupter())),
         }
     }
 
@@ -348,29 +337,5 @@ impl Database {
     /// As any read.
     pub fn batch_after(&mut self, journal: Uuid, sequence: u64) -> Result<Option<BatchRow>, Error> {
         each!(self, database => database.batch_after(journal, sequence))
-    }
-}
-
-/// See [`Database::interrupter`].
-pub struct Interrupter(Interrupt);
-
-enum Interrupt {
-    Sqlite(sqlite::Interrupter),
-    Postgres(postgres::Interrupter),
-}
-
-impl Interrupter {
-    /// Ends the running statement; nothing happens where none runs.
-    pub fn interrupt(&self) {
-        match &self.0 {
-            Interrupt::Sqlite(interrupter) => interrupter.interrupt(),
-            Interrupt::Postgres(interrupter) => interrupter.interrupt(),
-        }
-    }
-}
-
-impl fmt::Debug for Interrupter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Interrupter")
     }
 }

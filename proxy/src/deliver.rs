@@ -52,6 +52,8 @@ use uuid::Uuid;
 const BELIEF: Duration = Duration::from_secs(10);
 /// Hits that are counted again at once; more would take longer than a statement may.
 const AUDIT_HITS_MAX: u64 = 500_000;
+/// However often a sink fails, a batch has so many rows.
+const BATCH_ROWS_MIN: usize = 64;
 
 /// The pump's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +159,10 @@ pub struct Pump<R: Source, S> {
     reject_rate: batch::RejectRate,
     /// The database that was asked last.
     store: Option<Uuid>,
+    /// What it holds is known of its books only.
+    by_books: bool,
+    /// Most rows of the next batch: fewer after a failure, for it may have taken too long.
+    rows_max: usize,
     pace_until: Option<UnixMillis>,
     backoff: Backoff,
     alarms: Alarms,
@@ -203,6 +209,8 @@ impl<R: Source, S: Sink> Pump<R, S> {
             unaudited: HashMap::new(),
             reject_rate: batch::RejectRate::default(),
             store: None,
+            by_books: false,
+            rows_max: usize::MAX,
             pace_until: None,
             backoff,
             alarms: Alarms::default(),
@@ -214,6 +222,7 @@ impl<R: Source, S: Sink> Pump<R, S> {
     /// Goes on with other settings into another sink; what was known of the old one is forgotten.
     pub fn reconfigure(&mut self, config: Config, sink: S) {
         self.forget();
+        self.adoptions.clear();
         self.backoff.limit(config.retry_max);
         self.config = config;
         self.sink = sink;
@@ -241,10 +250,14 @@ impl<R: Source, S: Sink> Pump<R, S> {
         match outcome {
             Ok(step) => {
                 self.backoff.reset();
+                if let Step::Delivered(_) = step {
+                    self.rows_max = self.rows_max.saturating_mul(2);
+                }
                 step
             }
             Err(error) => {
                 Stats::count(&self.stats.failures, 1);
+                self.rows_max = (self.rows_max.min(self.config.batch_rows) / 2).max(BATCH_ROWS_MIN);
                 self.forget();
                 self.sink.rest(Rest::Long);
                 Step::Failed { error, retry_after: self.backoff.next() }
@@ -316,9 +329,9 @@ impl<R: Source, S: Sink> Pump<R, S> {
         let holding = self.sink.holds(kept.id)?;
         self.store = Some(holding.store);
         let known = self.remembered.knows(holding.store, kept.id);
-        // Whoever restores a platform's tables without our books has the rows and not the cursor.
+        self.by_books = holding.booked.is_some();
         let mut place = match holding.held {
-            Held::Nothing if holding.unseen && !known && self.remembered.knows_anywhere(kept.id) => {
+            Held::Nothing if self.may_lack_books(&holding, kept.id) => {
                 Place::Standing(Standing::CursorLost { journal: kept.id })
             }
             held => decide(kept, held, known),
@@ -330,6 +343,8 @@ impl<R: Source, S: Sink> Pump<R, S> {
             }
         }
         if let Place::At { expected, after } = place {
+            // What was decided of a journal that stood is not for one that goes on by itself.
+            self.adoptions.remove(&kept.id);
             if expected.is_some() {
                 self.remember(kept.id);
             }
@@ -338,6 +353,16 @@ impl<R: Source, S: Sink> Pump<R, S> {
         }
         self.places.insert(kept.id, place.clone());
         Ok(place)
+    }
+
+    /// Whether a platform's tables may have rows of a journal that our books beside them do not know:
+    /// the tables were restored without the books, or the books were emptied. A copy of both from
+    /// before the journal was opened knows older journals.
+    fn may_lack_books(&self, holding: &Holding, journal: JournalId) -> bool {
+        let Some(booked) = &holding.booked else { return false };
+        let is_older_copy = self.remembered.knows(holding.store, journal)
+            && self.remembered.knows_one_of(holding.store, booked);
+        self.remembered.knows_anywhere(journal) && !is_older_copy
     }
 
     /// Takes note of where the sink is, and of whether that is less than before.

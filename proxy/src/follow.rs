@@ -58,6 +58,8 @@ const BUILD_AGAIN_MAX: Duration = Duration::from_secs(3600);
 const ANNOUNCED: Duration = Duration::from_millis(50);
 /// The watermark of a database of which nothing was loaded yet.
 const NOTHING_LOADED: Watermark = Watermark(i64::MAX);
+/// Distance of two complete loads because more changed than is taken link by link.
+const RELOAD_AGAIN: Duration = Duration::from_secs(300);
 /// Distance of two attempts to write a log after one that failed.
 const LOG_AGAIN: Duration = Duration::from_secs(1);
 /// Events that may wait for the follower; whoever sends more waits or, on the look-up thread, drops them.
@@ -139,6 +141,10 @@ pub struct Follower {
     /// How often a complete load was asked for.
     asked: u64,
     load_at: Option<UnixMillis>,
+    /// More changed than is taken link by link: changes wait for a complete load.
+    reloading: bool,
+    /// The platform's statement for changes does not work: they come with complete loads.
+    unfit: bool,
     /// When the last complete load was taken.
     loaded_at: UnixMillis,
     held: Option<Held>,
@@ -276,7 +282,7 @@ impl Follower {
         };
         self.unread |= database.changed()?;
         // Before the first complete load of a database its changes mean nothing; they are read then.
-        if !self.unread || *watermark == NOTHING_LOADED {
+        if !self.unread || self.reloading || *watermark == NOTHING_LOADED {
             return Ok(());
         }
         let mut taken = 0;
@@ -298,6 +304,13 @@ impl Follower {
             Ok(())
         })?;
         self.board.answered();
+        if let Some(error) = &changed.unfit {
+            if !std::mem::replace(&mut self.unfit, true) {
+                tracing::error!(error = %chain(error), "changed links cannot be read; they come with complete loads (links.reload_every) until they can");
+            }
+            self.unread = false;
+            return Ok(());
+        }
         if changed.next < *watermark {
             tracing::warn!(
                 "the database knows less than before: it is an older copy; all of it is loaded, through the guard"
@@ -309,6 +322,12 @@ impl Follower {
         *watermark = changed.next;
         if changed.reload {
             tracing::info!("more links changed than are taken one by one; all of them are loaded");
+            self.asked += 1;
+            self.load_at = Some(now);
+            self.reloading = true;
+        }
+        if std::mem::take(&mut self.unfit) {
+            tracing::info!("changed links can be read again; all of them are loaded");
             self.ask_load(now);
         }
         // First of all, and of those that are not kept, too: what was looked up of them is outdated.
@@ -528,6 +547,10 @@ impl Follower {
 
     /// Changes are followed from the load on, or from before it where they were not all taken yet.
     fn follow_from(&mut self, meta: snapshot::Meta) {
+        // What changed in the last minute may be as much again.
+        if std::mem::take(&mut self.reloading) {
+            self.build_again_at = clock::now().after(RELOAD_AGAIN);
+        }
         let loaded = Watermark(meta.watermark);
         let from = self.basis.take().map_or(loaded, |(_, taken)| taken.min(loaded));
         self.basis = Some((meta.database, from));

@@ -162,7 +162,9 @@ fn wait_after(step: &Step, vitals: &Vitals, now: UnixMillis, every: Duration) ->
         Step::Standing { .. } => every.max(Duration::from_millis(200)),
         Step::Failed { error, retry_after } => {
             tracing::warn!(error = %chain(error), retry_after_ms = retry_after.as_millis(), "delivery failed and is tried again");
-            vitals.observe(Signal::Failed, now);
+            if error.is_outage() {
+                vitals.observe(Signal::Failed, now);
+            }
             *retry_after
         }
     }

@@ -97,7 +97,7 @@ pub struct Loaded {
 }
 
 /// What [`super::Database::changes`] gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Changes {
     /// Where to go on. Below where this began, it says that the database knows less than was seen
     /// before: it is an older copy, and only a complete load tells what it holds.
@@ -106,6 +106,15 @@ pub struct Changes {
     pub more: bool,
     /// Whether there was so much that nothing was given: only a complete load tells what changed.
     pub reload: bool,
+    /// Why a platform's statement gave nothing, where the database is well but for its tables.
+    pub unfit: Option<super::Error>,
+}
+
+impl Changes {
+    /// Everything up to a watermark was given.
+    pub(super) fn up_to(next: Watermark) -> Self {
+        Self { next, more: false, reload: false, unfit: None }
+    }
 }
 
 /// What became of one chunk of an import.

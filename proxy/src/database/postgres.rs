@@ -24,7 +24,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub(super) use connection::Interrupter;
 pub use foreign::Reading;
 pub(super) use migrations::steps;
 pub(super) use open::{create, exists, open};
@@ -68,10 +67,6 @@ impl Database {
 
     pub(super) fn keeps_hits(&self) -> bool {
         self.statements.is_empty()
-    }
-
-    pub(super) fn interrupter(&self) -> Interrupter {
-        self.connection.interrupter()
     }
 }
 

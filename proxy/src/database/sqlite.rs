@@ -30,7 +30,6 @@ use super::{Access, Changes, Identity, Place};
 use deadline::Deadline;
 use open::{FileId, Sidecars};
 use rusqlite::{Connection, ErrorCode, ffi};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -49,13 +48,6 @@ pub struct Database {
 }
 
 impl Database {
-    /// Ends the statement that runs on this connection from another thread; it fails with
-    /// [`Error::Unavailable`].
-    #[must_use]
-    pub fn interrupter(&self) -> Interrupter {
-        Interrupter(self.connection.get_interrupt_handle())
-    }
-
     /// Moves the write-ahead log into the database file and empties it, unless that would have to
     /// wait for anybody; returns whether it is empty now.
     ///
@@ -84,22 +76,6 @@ impl Database {
 
     fn error(&self, doing: &'static str, source: rusqlite::Error) -> Error {
         Error::of(&self.path, doing, source)
-    }
-}
-
-/// See [`Database::interrupter`].
-pub struct Interrupter(rusqlite::InterruptHandle);
-
-impl Interrupter {
-    /// Ends the running statement; nothing happens where none runs.
-    pub fn interrupt(&self) {
-        self.0.interrupt();
-    }
-}
-
-impl fmt::Debug for Interrupter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Interrupter")
     }
 }
 

@@ -52,7 +52,7 @@ impl<R: Source, S: Sink> Pump<R, S> {
             Ok(reader) => reader,
             Err(error) => return Ok(self.stand(kept.id, &error.to_string())),
         };
-        let through = match reader.fill(self.config.batch_rows, self.config.batch_bytes) {
+        let through = match reader.fill(self.config.batch_rows.min(self.rows_max), self.config.batch_bytes) {
             Ok(through) => through,
             Err(error) => {
                 self.failing.insert(kept.id, (from, reader));
@@ -205,6 +205,11 @@ impl<R: Source, S: Sink> Pump<R, S> {
         let hits = taken.rows + taken.skipped + rejected;
         if let Some(alarm) = self.reject_rate.add(hits, rejected, self.config.reject_rate_max, reason) {
             self.alarms.raise(alarm);
+        }
+        if self.by_books && taken.skipped > 0 {
+            // Other batches account for what was there, and need not lie within this stretch.
+            self.unaudited.remove(&done.journal);
+            return;
         }
         let rows = taken.rows + taken.skipped;
         self.unaudited

@@ -1,4 +1,4 @@
-//! The sink that writes to our own schema in a database.
+//! The sink that writes to a database: to our own schema, or by a platform's statements.
 
 use super::sink::{Fault, Holding, Rest, Sink};
 use crate::database::{
@@ -41,7 +41,14 @@ impl Sink for DatabaseSink {
     fn holds(&mut self, journal: JournalId) -> Result<Holding, Fault> {
         let database = self.database()?;
         let held = database.held(Uuid::from_bytes(*journal.as_bytes())).map_err(failed)?;
-        Ok(Holding { store: database.identity().uuid, held, unseen: !database.keeps_hits() })
+        let booked = match database.keeps_hits() {
+            true => None,
+            false => {
+                let known = database.journals().map_err(failed)?;
+                Some(known.into_iter().map(|(uuid, _)| JournalId::from_bytes(*uuid.as_bytes())).collect())
+            }
+        };
+        Ok(Holding { store: database.identity().uuid, held, booked })
     }
 
     fn take(&mut self, batch: &Delivery<'_>) -> Result<Committed, Fault> {

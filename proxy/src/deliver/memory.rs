@@ -237,7 +237,7 @@ impl Sink for MemorySink {
             Some(Shelved { cursor: None, .. }) => Held::Absent,
             None => Held::Nothing,
         };
-        Ok(Holding { store: Uuid::from_bytes([9; 16]), held, unseen: false })
+        Ok(Holding { store: Uuid::from_bytes([9; 16]), held, booked: None })
     }
 
     fn take(&mut self, batch: &Delivery<'_>) -> Result<Committed, Fault> {

@@ -84,6 +84,11 @@ impl Remembered {
         self.content.databases.iter().any(|s| s.journals.contains(&journal))
     }
 
+    /// Whether `store` was ever given something of one of `journals`.
+    pub(super) fn knows_one_of(&self, store: Uuid, journals: &[JournalId]) -> bool {
+        journals.iter().any(|&journal| self.knows(store, journal))
+    }
+
     /// Remembers that `store` holds something of `journal`.
     pub(super) fn note(&mut self, store: Uuid, journal: JournalId) -> io::Result<()> {
         if self.knows(store, journal) {

@@ -1,6 +1,6 @@
 //! The seam between the pump and whatever hits are delivered to.
 
-use crate::database::{Audit, Committed, Delivery, Held};
+use crate::database::{self, Audit, Committed, Delivery, Held};
 use crate::journal::JournalId;
 use std::fmt;
 use uuid::Uuid;
@@ -42,14 +42,15 @@ pub enum Rest {
 }
 
 /// What a sink holds of a journal, and which sink it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// The database's own identity: another database, another value, whatever its address.
     pub store: Uuid,
     /// What it holds.
     pub held: Held,
-    /// Its rows are not ours to look at: that it holds nothing is known of its books only.
-    pub unseen: bool,
+    /// Where its rows are not ours to look at, that it holds nothing is known of its books only: the
+    /// journals that they know. `None` where rows can be looked at.
+    pub booked: Option<Vec<JournalId>>,
 }
 
 /// Why a sink did not do what it was asked, divided by what the pump must do.
@@ -69,6 +70,16 @@ pub enum Fault {
         /// Where it is.
         found: Option<u64>,
     },
+}
+
+impl Fault {
+    /// Whether it may be that the database does not answer at all; otherwise it says no to what it is
+    /// given, and others may be served.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        !matches!(error.downcast_ref(), Some(database::Error::NotOurs(_) | database::Error::Refused(_)))
+    }
 }
 
 impl fmt::Display for Fault {

@@ -121,7 +121,7 @@ impl Mill {
         asked: u64,
         config: &Config,
     ) -> Built {
-        let Some(_holding) = self.vitals.hold() else { return Built::Stopped };
+        let Some(holding) = self.vitals.hold() else { return Built::Stopped };
         let settings = builder_settings(config, (self.seeds)());
         let mut builder = Builder::new(basis, self.namespaces.clone(), settings);
         let mut rows = 0u64;
@@ -140,6 +140,7 @@ impl Mill {
                 })?;
                 Ok((database.identity().uuid.to_string(), loaded.watermark.0))
             });
+        drop(holding);
         let (database, watermark) = match (loaded, too_large) {
             (Ok(loaded), _) => loaded,
             (Err(_), Some(error)) => return Built::Failed { error: error.to_string() },

@@ -126,6 +126,8 @@ pub fn start(
         build_again_at: UnixMillis(0),
         asked: 0,
         load_at,
+        reloading: false,
+        unfit: false,
         loaded_at,
         held: None,
         accepted: None,

@@ -129,14 +129,14 @@ impl Database {
         each: &mut Each<'_>,
     ) -> Result<Changes, Error> {
         if let Some(reading) = self.reading.clone() {
-            return self.foreign_changes(&reading, after, rows_max, each);
+            return self.foreign_changes(&reading, after, each);
         }
         // What was looked at from another place says nothing about this one.
         let last = self.watch.last.take().filter(|(place, _)| *place == after).map(|(_, look)| look);
         let (next, look) = self.look(after, last, rows_max, each)?;
         let more = look.given.is_some();
         self.watch.last = Some((next, look));
-        Ok(Changes { next, more, reload: false })
+        Ok(Changes { more, ..Changes::up_to(next) })
     }
 
     fn look(
@@ -194,7 +194,7 @@ impl Database {
                 )
                 .await?;
             for row in &rows {
-                Columns::of(row).give(each)?;
+                Columns::of(row)?.give(each)?;
             }
             if let Some(last) = rows.last().filter(|_| rows.len() == rows_max as usize) {
                 let revision = last.get(COUNT);

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Every wait for the server is bounded on this side, too: a server that is stopped or a network that
 //!   is cut ends a call just as well as a slow statement does.
-//! - A connection that failed, was late or was interrupted is never used again.
+//! - A connection that failed or was late is never used again.
 //! - Dropping it closes it, without waiting for anybody.
 
 use super::fault::Trouble;
@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Statement};
@@ -37,7 +36,6 @@ pub(super) struct Connection {
     client: Option<Client>,
     driver: Option<JoinHandle<()>>,
     notified: Arc<AtomicBool>,
-    interrupt: Arc<Notify>,
     /// Shown in errors.
     name: String,
     timeout: Duration,
@@ -101,7 +99,6 @@ impl Connection {
             client: Some(client),
             driver: Some(driver),
             notified,
-            interrupt: Arc::default(),
             name,
             timeout,
             pooler,
@@ -131,10 +128,6 @@ impl Connection {
         self.notified.swap(false, Relaxed)
     }
 
-    pub(super) fn interrupter(&self) -> Interrupter {
-        Interrupter(Arc::clone(&self.interrupt))
-    }
-
     /// Does something with the server and adds to its errors what was being done.
     pub(super) fn run<T>(
         &self,
@@ -153,14 +146,7 @@ impl Connection {
             return Err(Trouble::Gone);
         };
         let talk = Talk { client, timeout: self.timeout, pooler: self.pooler };
-        let done = runtime.block_on(async {
-            let interrupted = self.interrupt.notified();
-            tokio::select! {
-                biased;
-                done = work(talk) => done,
-                () = interrupted => Err(Trouble::Interrupted),
-            }
-        });
+        let done = runtime.block_on(work(talk));
         if let Err(trouble) = &done
             && trouble.ends_connection()
         {
@@ -303,14 +289,5 @@ impl Talk<'_> {
             // What a session sets is somebody else's in the next transaction.
             Pooler::Transaction => self.batch(&format!("BEGIN {kind}; {}", self.bounds("LOCAL"))).await,
         }
-    }
-}
-
-/// Ends the call that runs on a connection from another thread.
-pub(in super::super) struct Interrupter(Arc<Notify>);
-
-impl Interrupter {
-    pub(in super::super) fn interrupt(&self) {
-        self.0.notify_waiters();
     }
 }

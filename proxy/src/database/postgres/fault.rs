@@ -12,8 +12,6 @@ pub(super) enum Trouble {
     Failed(tokio_postgres::Error),
     /// No answer came in this time.
     Late(Duration),
-    /// Somebody ended it from another thread.
-    Interrupted,
     /// The callback asked to stop.
     Stopped,
     /// The server's answer is none that its protocol or our schema knows.
@@ -38,7 +36,18 @@ impl Trouble {
                 error.as_db_error().is_none_or(|error| error.code().code().starts_with("57P"))
             }
             Self::Unfit(_) => false,
-            Self::Late(_) | Self::Interrupted | Self::Stopped | Self::Odd(_) | Self::Gone => true,
+            Self::Late(_) | Self::Stopped | Self::Odd(_) | Self::Gone => true,
+        }
+    }
+
+    /// Whether the fault lies in a statement and the tables that it names: others may still do.
+    pub(super) fn is_about_statement(&self) -> bool {
+        match self {
+            Self::Failed(error) => error.code().is_some_and(|state| {
+                ["0A", "21", "22", "42", "54", "P0"].iter().any(|class| state.code().starts_with(class))
+            }),
+            Self::Unfit(_) => true,
+            _ => false,
         }
     }
 
@@ -57,7 +66,6 @@ impl Trouble {
         match self {
             Self::Failed(error) => sort(database, doing, error),
             Self::Late(limit) => plain(doing, format!("no answer within {} ms", limit.as_millis())),
-            Self::Interrupted => plain(doing, "it was interrupted".to_owned()),
             Self::Stopped => Error::Stopped,
             Self::Unfit(what) => Error::NotOurs(Fault::new(database, what)),
             Self::Odd(what) => plain(doing, what.to_owned()),
@@ -105,7 +113,7 @@ fn advise(code: &str) -> (Kind, &'static str) {
         "42501" => (unavailable, "the user lacks a right: grant it what the tables' owner may"),
         "25006" => (
             unavailable,
-            "the server takes no writes: point database.url at the primary, or name all servers with target_session_attrs=read-write",
+            "the server takes no writes: point database.url at the primary, or name all servers with target_session_attrs=read-write; behind a transaction pooler, set database.pooler",
         ),
         "55P03" => (unavailable, "somebody keeps it locked for longer than database.timeout allows"),
         "57014" => (unavailable, "it took longer than database.timeout"),

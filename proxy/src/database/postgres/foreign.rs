@@ -6,9 +6,9 @@
 //! - The time from which changes are read never passes the beginning of the oldest transaction that
 //!   still runs, as far as the server lets us see it.
 
-use super::connection::Talk;
+use super::connection::{Parameter, Talk};
 use super::fault::Trouble;
-use super::links::Columns;
+use super::links::{Columns, owned};
 use super::settings::Pooler;
 use super::value::Moment;
 use super::{Changes, Database, Each, Error, LinkRow, OwnedLinkRow, Watermark};
@@ -33,6 +33,8 @@ pub struct Reading {
 
 /// The relation that statements about hits read from; it has the columns of our own `hits`.
 const BATCH: &str = "batch";
+/// Most rows that are taken as changes; where there are more, all links are loaded.
+const ROWS_MAX: u32 = 100_000;
 /// Changes are read again for so long: clocks differ, and not every transaction may be seen.
 const OVERLAP: Duration = Duration::from_secs(60);
 
@@ -47,7 +49,7 @@ struct Column {
 
 /// The columns of [`Columns::NAMES`] but for the namespace, in its order. Texts are escaped as ours are.
 const COLUMNS: [Column; 7] = [
-    Column { name: "token", given: r"replace({}::text, '\', '\\')", absent: None },
+    Column { name: "token", given: r"coalesce(replace({}::text, '\', '\\'), '')", absent: None },
     Column { name: "url", given: "coalesce({}::text, '')", absent: None },
     Column { name: "campaign", given: "coalesce({}::text, '')", absent: Some("''::text") },
     Column { name: "append", given: "coalesce({}::boolean, true)", absent: Some("true") },
@@ -103,16 +105,18 @@ async fn wrap(talk: &Talk<'_>, source: &Source<'_>, namespace: &str) -> Result<S
         return unfit(format!("gives a column {stranger}; allowed: {NAMESPACE}, {}", known.join(", ")));
     }
     let own = format!("'{}'", namespace.replace('\\', r"\\").replace('\'', "''"));
-    let mut columns = vec![match names.contains(&NAMESPACE) {
+    let namespace = match names.contains(&NAMESPACE) {
         true => format!(r"coalesce(replace(given.namespace::text, '\', '\\'), {own})"),
         false => format!("{own}::text"),
-    }];
+    };
+    let mut columns = vec![format!("{namespace} AS {NAMESPACE}")];
     for Column { name, given, absent } in COLUMNS {
-        columns.push(match (names.contains(&name), absent) {
+        let value = match (names.contains(&name), absent) {
             (true, _) => given.replace("{}", &format!("given.\"{name}\"")),
             (false, Some(absent)) => absent.to_owned(),
             (false, None) => return unfit(format!("gives no column {name}; it gives {}", names.join(", "))),
-        });
+        };
+        columns.push(format!("{value} AS {name}"));
     }
     // On lines of their own, for the statement may end with a comment.
     Ok(format!("SELECT {} FROM (\n{sql}\n) AS given", columns.join(", ")))
@@ -197,11 +201,10 @@ impl Database {
         &mut self,
         reading: &Reading,
         after: Watermark,
-        rows_max: u32,
         each: &mut Each<'_>,
     ) -> Result<Changes, Error> {
         let Some(source) = reading.changed() else {
-            return Ok(Changes { next: after, more: false, reload: false });
+            return Ok(Changes::up_to(after));
         };
         let since = Moment(UnixMillis(u64::try_from(after.0).unwrap_or(0)));
         let schema = &self.schema;
@@ -213,25 +216,34 @@ impl Database {
             if !wrapped.contains_key(source.setting) {
                 wrapped.insert(source.setting, wrap(&talk, &source, &reading.namespace).await?);
             }
-            let sql = format!("{} LIMIT {}", wrapped[source.setting], u64::from(rows_max) + 1);
+            let sql = format!("{} LIMIT {}", wrapped[source.setting], ROWS_MAX + 1);
             let rows = talk.query(&sql, &[(&since, Type::TIMESTAMPTZ)]).await?;
             talk.batch("COMMIT").await?;
-            if rows.len() > rows_max as usize {
+            if rows.len() > ROWS_MAX as usize {
                 seen.clear();
-                return Ok(Changes { next, more: false, reload: true });
+                return Ok(Changes { reload: true, ..Changes::up_to(next) });
             }
             let mut now = HashMap::with_capacity(rows.len());
             for row in &rows {
-                Columns::of(row).give(&mut |link| {
+                Columns::of(row)?.give(&mut |link| {
                     let (key, content) = key_and_content(&link);
                     now.insert(key, content);
                     if seen.get(&key) == Some(&content) { Ok(()) } else { each(link) }
                 })?;
             }
             *seen = now;
-            Ok(Changes { next, more: false, reload: false })
+            Ok(Changes::up_to(next))
         });
-        done.map_err(|trouble| trouble.into_error(self.connection.name(), "reading changes by links.changed"))
+        let doing = "reading changes by links.changed";
+        match done {
+            // The platform's tables are not what they were, and everything else may go on.
+            Err(trouble) if trouble.is_about_statement() => {
+                self.connection.run("ending a transaction", async |talk| talk.batch("ROLLBACK").await)?;
+                let unfit = trouble.into_error(self.connection.name(), doing);
+                Ok(Changes { unfit: Some(unfit), ..Changes::up_to(after) })
+            }
+            done => done.map_err(|trouble| trouble.into_error(self.connection.name(), doing)),
+        }
     }
 
     /// As [`Database::lookup`], from the platform's tables.
@@ -252,13 +264,12 @@ impl Database {
             if !wrapped.contains_key(source.setting) {
                 wrapped.insert(source.setting, wrap(&talk, &source, &reading.namespace).await?);
             }
-            talk.query(&wrapped[source.setting], &[(&namespace, Type::TEXT), (&token, Type::TEXT)]).await
+            let asked: &[Parameter<'_>] = &[(&namespace, Type::TEXT), (&token, Type::TEXT)];
+            owned(&talk.query(&wrapped[source.setting], asked).await?)
         });
         match found {
             // A statement that does not look at $1 must not find a link for another namespace.
-            Ok(rows) => {
-                Ok(super::links::owned(&rows).into_iter().find(|link| link.namespace == namespace.as_bytes()))
-            }
+            Ok(rows) => Ok(rows.into_iter().find(|link| link.namespace == namespace.as_bytes())),
             // A token that is none of the type of the platform's column.
             Err(trouble) if trouble.is_about_data() => Ok(None),
             Err(trouble) => {
@@ -281,26 +292,27 @@ impl Database {
             {
                 let tried = self.connection.transaction("READ ONLY", async |talk| {
                     settle_within(&talk, &self.schema).await?;
-                    wrap(&talk, &source, &reading.namespace).await.map(drop)
+                    let sql = wrap(&talk, &source, &reading.namespace).await?;
+                    explain(&talk, &sql, source.parameters).await
                 });
                 note(tried, source.setting);
             }
         }
         for (index, statement) in self.statements.iter().enumerate() {
             let tried = self.connection.try_run(async |talk| {
-                // Preparing checks names and types; the table that it needs goes away with the transaction.
+                // The table that it reads from goes away with the transaction.
                 talk.begin("READ WRITE").await?;
-                let prepared = async {
+                let explained = async {
                     settle_within(&talk, &self.schema).await?;
                     talk.batch(&batch_table(&self.tables)).await?;
-                    talk.prepare(bare(statement)).await.map(drop)
+                    explain(&talk, bare(statement), &[]).await
                 };
-                let prepared = prepared.await;
-                if prepared.as_ref().is_err_and(Trouble::ends_connection) {
-                    return prepared;
+                let explained = explained.await;
+                if explained.as_ref().is_err_and(Trouble::ends_connection) {
+                    return explained;
                 }
                 talk.batch("ROLLBACK").await?;
-                prepared
+                explained
             });
             note(tried, &format!("deliver.statements[{}]", index + 1));
         }
@@ -308,33 +320,77 @@ impl Database {
     }
 }
 
+/// Checks a statement without doing it: its names and types, and the rights that it needs.
+async fn explain(talk: &Talk<'_>, sql: &str, types: &[Type]) -> Result<(), Trouble> {
+    let nothing = [None::<&str>, None];
+    let no_time = None::<Moment>;
+    let parameters: Vec<Parameter<'_>> = types
+        .iter()
+        .zip(&nothing)
+        .map(|(of, nothing)| match *of {
+            Type::TIMESTAMPTZ => (&no_time as _, Type::TIMESTAMPTZ),
+            _ => (nothing as _, Type::TEXT),
+        })
+        .collect();
+    talk.query(&format!("EXPLAIN {sql}"), &parameters).await.map(drop)
+}
+
 /// Makes the relation that statements read from.
 pub(super) fn batch_table(tables: &str) -> String {
     format!("CREATE TEMP TABLE {BATCH} (LIKE {tables}.hits) ON COMMIT DROP")
 }
 
-/// Hands what lies in `batch` to the platform's statements, and returns how many rows it left out: with
-/// `again` those that an earlier batch accounts for, for nothing else tells a row that is there already.
+/// Hands what lies in `batch` to the platform's statements.
 pub(super) async fn hand_over(
     talk: &Talk<'_>,
-    tables: &str,
     statements: &[String],
-    journal: i32,
-    again: bool,
     limit: Duration,
-) -> Result<u64, Trouble> {
-    let mut skipped = 0;
-    if again {
-        let sql = format!(
-            "DELETE FROM pg_temp.{BATCH} USING {tables}.batches AS before
-             WHERE before.journal = $1 AND {BATCH}.sequence BETWEEN before.first AND before.last"
-        );
-        skipped = talk.within(limit, talk.client.execute_typed(&sql, &[(&journal, Type::INT4)])).await?;
-    }
+) -> Result<(), Trouble> {
     for statement in statements {
         talk.within(limit, talk.client.execute_typed(bare(statement), &[])).await?;
     }
-    Ok(skipped)
+    Ok(())
+}
+
+/// Spans of sequences, in order and apart from each other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Spans(Vec<(u64, u64)>);
+
+impl Spans {
+    /// Takes spans in the order of their beginnings; they may overlap.
+    fn merged(spans: impl Iterator<Item = (u64, u64)>) -> Self {
+        let mut apart: Vec<(u64, u64)> = Vec::new();
+        for (first, last) in spans {
+            match apart.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => apart.push((first, last)),
+            }
+        }
+        Self(apart)
+    }
+
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        let after = self.0.partition_point(|(first, _)| *first <= sequence);
+        after > 0 && sequence <= self.0[after - 1].1
+    }
+}
+
+/// What earlier batches account for between `first` and `last`: there is some after an adoption, and
+/// where the cursor was set back and the batches were not.
+pub(super) async fn accounted(
+    talk: &Talk<'_>,
+    tables: &str,
+    journal: i32,
+    first: u64,
+    last: u64,
+) -> Result<Spans, Trouble> {
+    let sql = format!(
+        "SELECT first, last FROM {tables}.batches WHERE journal = $1 AND last >= $2 AND first <= $3 ORDER BY first"
+    );
+    let asked: &[Parameter<'_>] =
+        &[(&journal, Type::INT4), (&(first as i64), Type::INT8), (&(last as i64), Type::INT8)];
+    let rows = talk.query(&sql, asked).await?;
+    Ok(Spans::merged(rows.iter().map(|row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))))
 }
 
 #[cfg(test)]
@@ -346,6 +402,15 @@ mod tests {
         let names: Vec<_> =
             std::iter::once(NAMESPACE).chain(COLUMNS.iter().map(|column| column.name)).collect();
         assert_eq!(names.join(", "), Columns::NAMES);
+    }
+
+    #[test]
+    fn spans_that_touch_are_one() {
+        let spans = Spans::merged([(3, 5), (4, 4), (6, 7), (10, 12), (11, 20)].into_iter());
+        assert_eq!(spans, Spans(vec![(3, 7), (10, 20)]));
+        let inside: Vec<u64> = (0..25).filter(|&sequence| spans.contains(sequence)).collect();
+        assert_eq!(inside, (3..=7).chain(10..=20).collect::<Vec<_>>());
+        assert!(!Spans::default().contains(0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::connection::Talk;
 use super::copy::Writer;
 use super::fault::{Trouble, said};
-use super::foreign::{batch_table, hand_over, settle_within};
+use super::foreign::{accounted, batch_table, hand_over, settle_within};
 use super::settings::Pooler;
 use super::text::push_object;
 use super::value::Moment;
@@ -12,6 +12,7 @@ use crate::event::Captures;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use std::pin::pin;
+use tokio_postgres::error::DbError;
 use tokio_postgres::types::Type;
 
 /// Rows for which the server has the time of one statement, for a slow one takes a batch longer.
@@ -22,12 +23,20 @@ const PIECE_BYTES: usize = 128 * 1024;
 const LAST_ROWS: u32 = 4;
 /// Taken by whoever gives a journal its number.
 const NUMBERS_LOCK: i64 = 7_402_118_002;
-/// How a key is named that makes a hit unique; partitions name theirs after themselves.
+/// How a primary key is named; partitions name theirs after themselves.
 const KEY_SUFFIX: &str = "_pkey";
+/// Classes of SQLSTATE that blame the server, the connection, the schema or the statement, where every
+/// hit would fare the same; any other blames the rows, whoever's trigger or constraint it comes from.
+const NOT_THE_ROWS: [&str; 25] = [
+    "00", "01", "02", "08", "0A", "0B", "0L", "0P", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D",
+    "3F", "40", "42", "53", "55", "57", "58", "XX",
+];
 
 /// Why a batch is not written, where the connection is sound.
 enum Verdict {
     Content(String),
+    /// A primary key of the platform's has the value already.
+    KeyTaken(Box<DbError>),
     Doubled,
     Moved(Option<u64>),
 }
@@ -53,7 +62,7 @@ impl Database {
                 Ok(committed) => match talk.batch("COMMIT").await {
                     Ok(()) => return Ok(Ok(committed)),
                     // A constraint may be put off until now.
-                    Err(trouble) => blame(trouble, delivery.twice),
+                    Err(trouble) => blame(trouble, &self.statements, delivery.twice),
                 },
                 Err(ended) => ended,
             };
@@ -65,13 +74,17 @@ impl Database {
                 }
                 Ended::Verdict(verdict) => {
                     talk.batch("ROLLBACK").await?;
-                    Ok(Err(verdict))
+                    match verdict {
+                        Verdict::KeyTaken(error) => key_taken(&talk, &error).await.map(Err),
+                        verdict => Ok(Err(verdict)),
+                    }
                 }
             }
         });
         match done {
             Ok(Ok(committed)) => Ok(committed),
             Ok(Err(Verdict::Content(reason))) => Err(CommitError::Content { reason }),
+            Ok(Err(Verdict::KeyTaken(error))) => Err(CommitError::Content { reason: said(&error) }),
             Ok(Err(Verdict::Doubled)) => Err(CommitError::Doubled),
             Ok(Err(Verdict::Moved(found))) => Err(CommitError::Moved { found }),
             Err(trouble) => Err(CommitError::Failed(
@@ -112,7 +125,7 @@ async fn write(
     .await?;
     let rows = match insert(talk, tables, statements, journal, delivery).await {
         Ok(rows) => rows,
-        Err(trouble) => return Err(blame(trouble, delivery.twice)),
+        Err(trouble) => return Err(blame(trouble, statements, delivery.twice)),
     };
     for rejected in delivery.rejects {
         reject(talk, tables, journal, rejected).await?;
@@ -180,11 +193,12 @@ async fn register(talk: &Talk<'_>, tables: &str, journal: &KnownJournal<'_>) -> 
         |column: &str, table: &str| format!("coalesce((SELECT max({column}) FROM {tables}.{table}), 0)");
     let sql = format!(
         "INSERT INTO {tables}.journals (id, uuid, edge, opened_at)
-         VALUES (1 + greatest({}, {}, {}, {}), $1::uuid, $2, $3) RETURNING id",
+         VALUES (1 + greatest({}, {}, {}, {}, {}), $1::uuid, $2, $3) RETURNING id",
         highest("id", "journals"),
         highest("journal", "hits"),
         highest("journal", "cursors"),
         highest("journal", "rejected"),
+        highest("journal", "batches"),
     );
     let row = talk
         .one(
@@ -216,16 +230,23 @@ async fn insert(
     let limit = talk.timeout().saturating_mul(stretches);
     talk.batch(&format!("SET LOCAL statement_timeout = {}", limit.as_millis().min(i32::MAX as u128))).await?;
     if !statements.is_empty() {
+        // Nothing but our books tells a row that the platform has already.
+        let there = accounted(talk, tables, journal, delivery.first, delivery.last).await?;
+        let mut new = delivery.hits.iter().filter(|hit| !there.contains(hit.sequence)).peekable();
+        if new.peek().is_none() {
+            return Ok(0);
+        }
         talk.batch(&batch_table(tables)).await?;
-        let rows = copy(talk, &format!("pg_temp.batch ({columns})"), journal, delivery.hits).await?;
-        let again = delivery.twice == Twice::Skip;
-        return Ok(rows - hand_over(talk, tables, statements, journal, again, limit).await?);
+        let rows = copy(talk, &format!("pg_temp.batch ({columns})"), journal, new).await?;
+        hand_over(talk, statements, limit).await?;
+        return Ok(rows);
     }
+    let hits = delivery.hits.iter();
     match delivery.twice {
-        Twice::Refuse => copy(talk, &format!("{tables}.hits ({columns})"), journal, delivery.hits).await,
+        Twice::Refuse => copy(talk, &format!("{tables}.hits ({columns})"), journal, hits).await,
         Twice::Skip => {
             talk.batch(&batch_table(tables)).await?;
-            copy(talk, &format!("pg_temp.batch ({columns})"), journal, delivery.hits).await?;
+            copy(talk, &format!("pg_temp.batch ({columns})"), journal, hits).await?;
             let sql = format!(
                 "INSERT INTO {tables}.hits ({columns}) SELECT {columns} FROM pg_temp.batch
                  ON CONFLICT (journal, sequence) DO NOTHING"
@@ -235,7 +256,12 @@ async fn insert(
     }
 }
 
-async fn copy(talk: &Talk<'_>, into: &str, journal: i32, hits: &[Hit<'_>]) -> Result<u64, Trouble> {
+async fn copy<'h>(
+    talk: &Talk<'_>,
+    into: &str,
+    journal: i32,
+    hits: impl Iterator<Item = &'h Hit<'h>>,
+) -> Result<u64, Trouble> {
     let sql = format!("COPY {into} FROM STDIN (FORMAT binary)");
     let mut rows = pin!(talk.bounded(talk.client.copy_in::<_, Bytes>(&sql)).await?);
     let mut writer = Writer::new(PIECE_BYTES + 64 * 1024);
@@ -307,17 +333,41 @@ async fn reject(talk: &Talk<'_>, tables: &str, journal: i32, rejected: &Reject<'
 }
 
 /// Whose fault it was that rows were refused.
-fn blame(trouble: Trouble, twice: Twice) -> Ended {
-    let Trouble::Failed(error) = &trouble else { return Ended::Trouble(trouble) };
-    let Some(error) = error.as_db_error() else { return Ended::Trouble(trouble) };
+fn blame(trouble: Trouble, statements: &[String], twice: Twice) -> Ended {
+    let Trouble::Failed(failed) = &trouble else { return Ended::Trouble(trouble) };
+    let Some(error) = failed.as_db_error() else { return Ended::Trouble(trouble) };
     let code = error.code().code();
-    let is_key = error.constraint().is_some_and(|name| name.ends_with(KEY_SUFFIX));
-    if code == "23505" && is_key && twice == Twice::Refuse {
-        return Ended::Verdict(Verdict::Doubled);
+    if code == "23505" && error.constraint().is_some_and(|name| name.ends_with(KEY_SUFFIX)) {
+        if !statements.is_empty() {
+            return Ended::Verdict(Verdict::KeyTaken(Box::new(error.clone())));
+        }
+        if twice == Twice::Refuse {
+            return Ended::Verdict(Verdict::Doubled);
+        }
     }
-    // Data, constraints, a limit of an index's, what somebody's trigger raised.
-    match &code[..code.len().min(2)] {
-        "22" | "23" | "54" | "P0" => Ended::Verdict(Verdict::Content(said(error))),
-        _ => Ended::Trouble(trouble),
+    if NOT_THE_ROWS.iter().any(|class| code.starts_with(class)) {
+        return Ended::Trouble(trouble);
     }
+    Ended::Verdict(Verdict::Content(said(error)))
+}
+
+/// Tells a row that a platform's key refuses from a sequence that gives numbers which rows have already:
+/// with that, every hit would be refused.
+async fn key_taken(talk: &Talk<'_>, error: &DbError) -> Result<Verdict, Trouble> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_constraint AS key
+             JOIN pg_attribute AS part ON part.attrelid = key.conrelid AND part.attnum = ANY (key.conkey)
+             LEFT JOIN pg_attrdef AS given ON given.adrelid = part.attrelid AND given.adnum = part.attnum
+             WHERE key.conrelid = to_regclass(quote_ident($1) || '.' || quote_ident($2)) AND key.conname = $3
+             AND (part.attidentity <> '' OR pg_get_expr(given.adbin, given.adrelid) LIKE 'nextval(%'))";
+    let names = [error.schema(), error.table(), error.constraint()].map(Option::unwrap_or_default);
+    let numbered = talk.one(sql, &names.each_ref().map(|name| (name as _, Type::TEXT))).await?;
+    if numbered.get(0) {
+        let [schema, table, _] = names;
+        return Err(Trouble::Unfit(format!(
+            "the next number for {schema}.{table} is taken already: its sequence is behind the rows, as after a \
+             logical replication or a restore in pieces; set it on with setval ({})",
+            said(error)
+        )));
+    }
+    Ok(Verdict::Content(said(error)))
 }

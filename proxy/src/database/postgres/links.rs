@@ -14,6 +14,8 @@ use std::pin::pin;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+/// Longest time before the first row of all links, in statements'.
+const FIRST_ROW: u32 = 15;
 /// How many columns a statement about links begins with.
 pub(super) const COUNT: usize = 8;
 
@@ -34,17 +36,17 @@ impl<'a> Columns<'a> {
     pub(super) const NAMES: &'static str =
         "namespace, token, url, campaign, append, expires_at, disabled, deleted";
 
-    pub(super) fn of(row: &'a Row) -> Self {
-        Self {
-            namespace: row.get::<_, &str>(0).as_bytes(),
-            token: row.get::<_, &str>(1).as_bytes(),
-            url: row.get(2),
-            campaign: row.get(3),
-            append: row.get(4),
-            expires_at: row.get(5),
-            disabled: row.get(6),
-            deleted: row.get(7),
-        }
+    pub(super) fn of(row: &'a Row) -> Result<Self, Trouble> {
+        Ok(Self {
+            namespace: row.try_get::<_, &str>(0)?.as_bytes(),
+            token: row.try_get::<_, &str>(1)?.as_bytes(),
+            url: row.try_get(2)?,
+            campaign: row.try_get(3)?,
+            append: row.try_get(4)?,
+            expires_at: row.try_get(5)?,
+            disabled: row.try_get(6)?,
+            deleted: row.try_get(7)?,
+        })
     }
 
     fn of_fields(fields: [Option<&'a [u8]>; COUNT]) -> Result<Self, Trouble> {
@@ -104,7 +106,10 @@ impl Database {
         };
         let done = self.connection.transaction("ISOLATION LEVEL REPEATABLE READ READ ONLY", async |talk| {
             let (select, watermark) = match foreign {
-                Some((reading, mark)) => (self.foreign_preload(&talk, reading).await?, mark),
+                Some((reading, mark)) => {
+                    let all = self.foreign_preload(&talk, reading).await?;
+                    (format!("SELECT {} FROM (\n{all}\n) AS link {which}", Columns::NAMES), mark)
+                }
                 None => {
                     let sql = "SELECT pg_current_snapshot()::text";
                     let snapshot = talk.one(sql, &[]).await?.get::<_, String>(0);
@@ -119,12 +124,15 @@ impl Database {
             let mut pieces = pin!(talk.bounded(talk.client.copy_out(&sql)).await?);
             let mut reader = Reader::default();
             let mut rows = 0;
+            // The server may have to sort them all before it gives one.
+            let mut patience = talk.timeout().saturating_mul(FIRST_ROW);
             loop {
                 // A timer for each of millions of rows would cost more than the row.
                 let piece: Option<Result<Bytes, _>> = match pieces.next().now_or_never() {
                     Some(piece) => piece,
-                    None => talk.bounded(pieces.next().map(Ok::<_, Trouble>)).await?,
+                    None => talk.within(patience, pieces.next().map(Ok::<_, Trouble>)).await?,
                 };
+                patience = talk.timeout();
                 let Some(piece) = piece else { break };
                 reader.rows(&piece?, &mut |fields| {
                     rows += 1;
@@ -158,15 +166,16 @@ impl Database {
                     Some(statement) => statement,
                     None => prepared.insert(talk.prepare(&sql).await?),
                 };
-                talk.bounded(talk.client.query(&*statement, &[&namespace, &token])).await
+                owned(&talk.bounded(talk.client.query(&*statement, &[&namespace, &token])).await?)
             })
         } else {
             self.connection.transaction("READ ONLY", async |talk| {
-                talk.query(&sql, &[(&namespace, Type::TEXT), (&token, Type::TEXT)]).await
+                owned(&talk.query(&sql, &[(&namespace, Type::TEXT), (&token, Type::TEXT)]).await?)
             })
         };
-        let rows = rows.map_err(|trouble| trouble.into_error(self.connection.name(), "looking a link up"))?;
-        Ok(owned(&rows).pop())
+        let mut found =
+            rows.map_err(|trouble| trouble.into_error(self.connection.name(), "looking a link up"))?;
+        Ok(found.pop())
     }
 
     pub(in super::super) fn show(&mut self, token: &[u8]) -> Result<Vec<OwnedLinkRow>, Error> {
@@ -187,10 +196,8 @@ impl Database {
         let token = escape(token);
         let rows = self
             .connection
-            .transaction("READ ONLY", async |talk| talk.query(&sql, &[(&token, Type::TEXT)]).await);
-        let rows =
-            rows.map_err(|trouble| trouble.into_error(self.connection.name(), "looking a token up"))?;
-        Ok(owned(&rows))
+            .transaction("READ ONLY", async |talk| owned(&talk.query(&sql, &[(&token, Type::TEXT)]).await?));
+        rows.map_err(|trouble| trouble.into_error(self.connection.name(), "looking a token up"))
     }
 
     pub(in super::super) fn import(&mut self, chunk: &[OwnedLinkRow]) -> Result<ImportedChunk, Error> {
@@ -248,14 +255,13 @@ impl Database {
     }
 }
 
-pub(super) fn owned(rows: &[Row]) -> Vec<OwnedLinkRow> {
+pub(super) fn owned(rows: &[Row]) -> Result<Vec<OwnedLinkRow>, Trouble> {
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
-        // The callback never asks to stop.
-        let _ = Columns::of(row).give(&mut |link| {
+        Columns::of(row)?.give(&mut |link| {
             found.push(link.into());
             Ok(())
-        });
+        })?;
     }
-    found
+    Ok(found)
 }

@@ -134,7 +134,7 @@ fn recognise(settings: &Settings, connection: Connection, server: Server) -> Res
     match server.tables {
         0 => {
             return not_ours(format!(
-                "it has no schema {schema} with Holdfast's tables; `holdfast links import FILE --create` makes it"
+                "it has no schema {schema} with Holdfast's tables; a new one is made by `holdfast migrate --create`, one that moved is restored"
             ));
         }
         1..7 => {

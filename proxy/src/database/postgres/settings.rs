@@ -14,7 +14,9 @@ pub const ADDRESS: &str = "\"postgres://USER@HOST:PORT/DATABASE?sslmode=…\"";
 /// libpq's words for how a connection is encrypted, of which `allow` is left out: it prefers not to be.
 const SSL_MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
 /// Parameters that are handed on as they are.
-const PARAMETERS: [&str; 4] = ["host", "port", "target_session_attrs", "load_balance_hosts"];
+const PARAMETERS: [&str; 3] = ["host", "port", "target_session_attrs"];
+/// How the characters of a password are written that mean something in an address.
+const ENCODE: &str = "in a password, write @ as %40, ? as %3F, & as %26, / as %2F and % as %25";
 /// Silence on an idle connection after which the kernel asks whether the other side is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -74,6 +76,9 @@ impl Settings {
     /// [`AddressFault`].
     pub fn parse(url: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<Self, AddressFault> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
+        if query.contains('@') {
+            return Err(AddressFault::new("an @ after the first ?", ENCODE));
+        }
         let mut kept = Vec::new();
         let mut mode = None;
         let mut roots = None;
@@ -104,6 +109,9 @@ impl Settings {
             let why = error.into_source().map_or_else(|| "no such address".to_owned(), |e| e.to_string());
             AddressFault::new(why, ADDRESS)
         })?;
+        if server.get_hosts().iter().any(|host| matches!(host, Host::Tcp(host) if host.contains('@'))) {
+            return Err(AddressFault::new("a host with an @", ENCODE));
+        }
         if server.get_hosts().is_empty() {
             return Err(AddressFault::new("no host", ADDRESS));
         }
@@ -115,11 +123,7 @@ impl Settings {
         }
         server.keepalives(true).keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
         server.keepalives_retries(KEEPALIVE_RETRIES);
-        // As libpq: who names authorities wants them to be asked.
-        let (ssl, verify) = match mode.unwrap_or((SslMode::Prefer, Verify::Nothing)) {
-            (SslMode::Require, Verify::Nothing) if roots.is_some() => (SslMode::Require, Verify::Chain),
-            other => other,
-        };
+        let (ssl, verify) = verification(mode, roots.as_ref())?;
         server.ssl_mode(ssl);
         Ok(Self {
             server,
@@ -248,6 +252,28 @@ fn port_of(ports: &[u16], index: usize) -> u16 {
     ports.get(index).or_else(|| ports.first()).copied().unwrap_or(5432)
 }
 
+/// What is checked, as libpq does it: who names authorities wants them to be asked; and those of the
+/// system are worth something only together with the name, for anybody gets a certificate from them.
+fn verification(
+    mode: Option<(SslMode, Verify)>,
+    roots: Option<&Roots>,
+) -> Result<(SslMode, Verify), AddressFault> {
+    const FULL: (SslMode, Verify) = (SslMode::Require, Verify::Name);
+    match (mode, roots) {
+        (None, Some(Roots::System)) => Ok(FULL),
+        (Some(mode), Some(Roots::System)) if mode != FULL => Err(AddressFault::new(
+            "sslrootcert=system with a weaker sslmode",
+            "sslmode=verify-full, or a file of your own authorities",
+        )),
+        (Some((_, Verify::Chain)), None) => Err(AddressFault::new(
+            "sslmode=verify-ca without sslrootcert",
+            "sslrootcert=FILE with the authorities' certificates in PEM, or sslmode=verify-full",
+        )),
+        (Some((SslMode::Require, Verify::Nothing)), Some(_)) => Ok((SslMode::Require, Verify::Chain)),
+        (mode, _) => Ok(mode.unwrap_or((SslMode::Prefer, Verify::Nothing))),
+    }
+}
+
 fn ssl_mode(word: &str) -> Result<(SslMode, Verify), AddressFault> {
     match word {
         "disable" => Ok((SslMode::Disable, Verify::Nothing)),
@@ -312,7 +338,12 @@ mod tests {
         assert_eq!(verify(""), Verify::Nothing);
         assert_eq!(verify("sslmode=require"), Verify::Nothing);
         assert_eq!(verify("sslmode=require&sslrootcert=ca.pem"), Verify::Chain);
-        assert_eq!(verify("sslmode=verify-ca"), Verify::Chain);
+        assert_eq!(verify("sslmode=verify-ca&sslrootcert=ca.pem"), Verify::Chain);
+        assert_eq!(verify("sslmode=verify-full"), Verify::Name);
+        assert_eq!(verify("sslrootcert=system"), Verify::Name);
+        for weak in ["verify-ca", "verify-ca&sslrootcert=system", "require&sslrootcert=system"] {
+            assert!(parse(&format!("postgres://h/d?sslmode={weak}")).is_err(), "{weak}");
+        }
     }
 
     #[test]
@@ -324,6 +355,9 @@ mod tests {
             "postgres://me:secret@h/d?sslmode=secret",
             "postgres://me:secret@h/d?password=secret",
             "postgres://me:secret@h/d?colour=secret",
+            "postgres://me:a?secret@h/d",
+            "postgres://me:a?secret=b@h/d",
+            "postgres://me:a@secret@h/d",
         ] {
             let fault = parse(url).unwrap_err();
             assert!(!format!("{fault:?}").contains("secret"), "{fault:?}");

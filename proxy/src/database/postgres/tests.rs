@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "deadlines are held against real time")]
 
 mod faults;
+mod foreign;
 mod hits;
 mod tls;
 

@@ -74,7 +74,7 @@ impl Database {
             each(row)
         })?;
         let more = loaded.rows == u64::from(rows_max);
-        Ok(Changes { next: if more { last } else { loaded.watermark }, more, reload: false })
+        Ok(Changes { more, ..Changes::up_to(if more { last } else { loaded.watermark }) })
     }
 
     /// One link, or its tombstone.

@@ -406,18 +406,6 @@ fn a_statement_ends_at_its_deadline_and_the_next_one_works() {
 }
 
 #[test]
-fn a_statement_can_be_interrupted() {
-    let fixture = Fixture::with_links(10);
-    let mut database = open(&fixture.path(), Access::ReadOnly, Duration::from_secs(60)).unwrap();
-    let interrupter = database.interrupter();
-    let interrupted = database.load(&mut |_| {
-        interrupter.interrupt();
-        Ok(())
-    });
-    assert!(matches!(interrupted, Err(Error::Unavailable(_))), "{interrupted:?}");
-}
-
-#[test]
 fn the_log_is_emptied_when_nobody_holds_it() {
     let fixture = Fixture::with_links(10);
     let mut writer = fixture.open(Access::ReadWrite);

@@ -1,7 +1,9 @@
 //! The pump against journals and a database in memory: every loss, from printed seeds (D1).
 
 use crate::deliver::memory::{Faults, MemorySink, POISON, Random, Shelf, event};
-use crate::deliver::{AdoptError, AdoptFrom, Alarm, Config, Pump, Remembered, Standing, Step};
+use crate::deliver::{
+    AdoptError, AdoptFrom, Alarm, BATCH_ROWS_MIN, Config, Pump, Remembered, Standing, Step,
+};
 use crate::event::UnixMillis;
 use crate::journal::{JournalId, Sequence};
 use std::sync::atomic::Ordering::Relaxed;
@@ -398,6 +400,30 @@ fn a_window_lets_the_sink_go() {
     assert!(matches!(pump.step(UnixMillis(1), false), Step::Released));
     assert_eq!(sink.of(journal).rows.len(), 0);
     assert!(matches!(pump.step(UnixMillis(2), true), Step::Delivered(_)));
+}
+
+/// What takes too long takes as long the next time: a batch gets smaller, and grows again.
+#[test]
+fn after_a_failure_batches_are_smaller() {
+    let (shelf, sink, mut pump, _journal) = world();
+    pump.config.batch_rows = 5_000;
+    append(&shelf, 10_000);
+    sink.0.borrow_mut().faults.before_commit = 1;
+    let mut now = UnixMillis(1);
+    for _ in 0..20 {
+        assert!(matches!(pump.step(now, true), Step::Failed { .. }));
+        now = now.after(Duration::from_secs(60));
+    }
+    sink.0.borrow_mut().faults.before_commit = 0;
+    let mut sizes = Vec::new();
+    while let Step::Delivered(delivered) = pump.step(now, true) {
+        sizes.push(delivered.rows);
+        now = now.after(Duration::from_secs(60));
+    }
+    let grown = (0..).map(|n| (BATCH_ROWS_MIN as u64) << n);
+    let expected: Vec<_> = grown.take_while(|&size| size <= 4096).collect();
+    assert_eq!(sizes[..expected.len()], expected, "{sizes:?}");
+    assert_eq!(sizes.iter().sum::<u64>(), 10_000);
 }
 
 #[test]

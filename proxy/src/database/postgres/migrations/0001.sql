@@ -126,6 +126,7 @@ CREATE TABLE @schema@.batches (
 );
 
 CREATE INDEX batches_span ON @schema@.batches (journal, first);
+CREATE INDEX batches_end ON @schema@.batches (journal, last);
 
 -- Hits that could not be stored for what they are; event holds the bytes as the journal has them.
 CREATE TABLE @schema@.rejected (

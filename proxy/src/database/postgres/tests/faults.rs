@@ -130,16 +130,3 @@ fn the_next_server_is_tried_and_a_standby_takes_no_writes() {
         "{error}"
     );
 }
-
-#[test]
-fn a_statement_can_be_interrupted() {
-    let fixture = Fixture::with_links(10);
-    let mut database =
-        open(&fixture.cluster.settings(""), Access::ReadOnly, Duration::from_secs(60)).unwrap();
-    let interrupter = database.interrupter();
-    let interrupted = database.load(&mut |_| {
-        interrupter.interrupt();
-        Ok(())
-    });
-    assert!(matches!(interrupted, Ok(_) | Err(Error::Unavailable(_))), "{interrupted:?}");
-}

@@ -5,7 +5,7 @@ use crate::database::{Hit, Reject};
 use crate::event::{Class, Event, Kind, Method, Outcome, Verdict};
 use uuid::Uuid;
 
-const JOURNAL: Uuid = Uuid::from_bytes([7; 16]);
+pub(super) const JOURNAL: Uuid = Uuid::from_bytes([7; 16]);
 
 fn event<'a>(token: &'a [u8], address: &'a [u8]) -> Event<'a> {
     Event {
@@ -29,7 +29,7 @@ fn event<'a>(token: &'a [u8], address: &'a [u8]) -> Event<'a> {
     }
 }
 
-fn hits<'a>(sequences: std::ops::RangeInclusive<u64>, token: &'a [u8]) -> Vec<Hit<'a>> {
+pub(super) fn hits<'a>(sequences: std::ops::RangeInclusive<u64>, token: &'a [u8]) -> Vec<Hit<'a>> {
     sequences
         .map(|sequence| Hit {
             sequence,
@@ -40,7 +40,7 @@ fn hits<'a>(sequences: std::ops::RangeInclusive<u64>, token: &'a [u8]) -> Vec<Hi
         .collect()
 }
 
-fn delivery<'a>(
+pub(super) fn delivery<'a>(
     expected: Option<u64>,
     first: u64,
     last: u64,
