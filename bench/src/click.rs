@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Targets::Distinct)]
     targets: Targets,
     /// Who is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "floor,holdfast,nginx")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "floor,bare,holdfast,nginx")]
     competitors: Vec<Name>,
     /// The Holdfast to measure; without it the workspace's is built
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! Who is measured: the floor, Holdfast and nginx, each started in the same way by every scenario.
+//! Who is measured: the floor, bare hyper, Holdfast and nginx, each started in the same way by every scenario.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub(crate) const QUIET_PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) enum Name {
     /// The responder that does no work
     Floor,
+    /// hyper with nothing behind it
+    Bare,
     /// Holdfast
     Holdfast,
     /// nginx with a map and a buffered log
@@ -33,9 +35,15 @@ impl Name {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::Bare => "hyper",
             Self::Holdfast => "holdfast",
             Self::Nginx => "nginx",
         }
+    }
+
+    /// Whether its answers lead to each link's own target.
+    pub(crate) fn has_links(self) -> bool {
+        !matches!(self, Self::Floor | Self::Bare)
     }
 
     /// Whether it can take part; says so when it can't.
@@ -63,23 +71,25 @@ impl Setup<'_> {
         println!("starting {}", name.label());
         let folder = self.scratch.join(name.label());
         let running = match name {
-            Name::Floor => floor(address)?,
+            Name::Floor => own("floor", address)?,
+            Name::Bare => own("bare", address)?,
             Name::Holdfast => {
                 let binary = edge::binary(self.holdfast)?;
                 Edge::prepare(&binary, &folder, &self.campaign, self.mode, address)?.start(SERVER)?
             }
             Name::Nginx => Nginx::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
         };
-        // The floor has one answer for all, which is that of the first link.
-        let last = if name == Name::Floor { 0 } else { self.campaign.links - 1 };
+        // Without links there is one answer for all, which is that of the first.
+        let last = if name.has_links() { self.campaign.links - 1 } else { 0 };
         wait_until_ready(running, address, &self.campaign, last)
     }
 }
 
-fn floor(address: SocketAddr) -> Result<Running> {
-    let own = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
-    let mut command = Command::new(own);
-    command.args(["floor", "--listen", &address.to_string()]).stdin(Stdio::null());
+/// Starts one of this program's own responders.
+fn own(responder: &str, address: SocketAddr) -> Result<Running> {
+    let program = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
+    let mut command = Command::new(program);
+    command.args([responder, "--listen", &address.to_string()]).stdin(Stdio::null());
     Running::start(&mut command, SERVER)
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
@@ -82,6 +82,15 @@ impl Edge {
         let mut import = Command::new(&self.binary);
         import.args(["links", "import", "--create"]).arg(csv).arg("--config").arg(self.configuration());
         output(&mut import, Cores::All).map(|_| ())
+    }
+
+    /// Holds journals and database side by side; fails where they do not agree.
+    pub(crate) fn reconcile(&self, cores: Cores) -> Result<Duration> {
+        let mut reconcile = Command::new(&self.binary);
+        reconcile.arg("reconcile").arg("--config").arg(self.configuration());
+        let begin = Instant::now();
+        output(&mut reconcile, cores)?;
+        Ok(begin.elapsed())
     }
 
     /// Forgets journals and links, as an edge that was never started.

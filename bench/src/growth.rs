@@ -151,7 +151,7 @@ fn measure(server: &mut Server, case: &Case, span: Duration, round: u64) -> Resu
     let plan = Plan {
         address: server.address,
         campaign: Campaign { links: case.links, targets: Targets::Distinct },
-        checked: server.name != Name::Floor,
+        checked: server.name.has_links(),
         connections: case.connections as usize,
         pace: Pace::Answers,
         span_max: span,

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its purpose")]
 
 mod admin;
+mod bare;
 mod campaign;
 mod click;
 mod client;
@@ -71,6 +72,13 @@ enum Scenario {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// Run hyper with nothing behind it, to be measured by hand
+    #[command(hide = true)]
+    Bare {
+        /// Where to listen
+        #[arg(long)]
+        listen: SocketAddr,
+    },
 }
 
 fn main() -> ExitCode {
@@ -86,6 +94,7 @@ fn main() -> ExitCode {
         Scenario::Swap(arguments) => swap::run(&arguments),
         Scenario::Growth(arguments) => growth::run(&arguments),
         Scenario::Floor { listen } => floor::serve(listen),
+        Scenario::Bare { listen } => bare::serve(listen),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     eprint!("bench: {failure}");

@@ -135,7 +135,7 @@ fn measure(
     let plan = Plan {
         address: competitor.address,
         campaign,
-        checked: competitor.name != Name::Floor,
+        checked: competitor.name.has_links(),
         connections: arguments.connections,
         pace: Pace::PerSecond(arguments.per_second),
         span_max: if round == 0 { WARM_UP } else { Duration::from_secs(arguments.seconds) },
@@ -144,7 +144,7 @@ fn measure(
     let admin = edge::admin(competitor.address);
     let syncs = || match competitor.name {
         Name::Holdfast => admin.metrics().map(|metrics| Some(metrics.histogram(SYNCS))),
-        Name::Floor | Name::Nginx => Ok(None),
+        Name::Floor | Name::Bare | Name::Nginx => Ok(None),
     };
     let before = syncs()?;
     let outcome = client::run(&plan, &AtomicBool::new(false))?;

@@ -19,6 +19,8 @@ struct Turn {
     filled: Filled,
     /// CPU time of the server.
     server: Duration,
+    /// What `holdfast reconcile` took for the same hits.
+    reconcile: Duration,
 }
 
 impl Turn {
@@ -85,7 +87,8 @@ fn delivery(
     let filled = waiting.deliver()?;
     let server = cluster.cpu()?.since(&before).total();
     waiting.edge.wait_until_quiet(QUIET_PATIENCE)?;
-    Ok(Turn { filled, server })
+    let reconcile = edge.reconcile(SERVER)?;
+    Ok(Turn { filled, server, reconcile })
 }
 
 /// The same rows, by `psql`, from a file that is on disk already.
@@ -114,7 +117,7 @@ fn copy(cluster: &Cluster, database: &str, folder: &Path) -> Result<Turn> {
     let cpu = cpu.total();
     let filled =
         Filled { events, span, cpu, writing: cpu, first: Duration::ZERO, resolution: Duration::ZERO };
-    Ok(Turn { filled, server })
+    Ok(Turn { filled, server, reconcile: Duration::ZERO })
 }
 
 fn report(arguments: &Arguments, rounds: &[(Turn, Turn)], version: &str) -> Result<()> {
@@ -168,6 +171,15 @@ fn report(arguments: &Arguments, rounds: &[(Turn, Turn)], version: &str) -> Resu
         ours(|filled| filled.resolution).most.ceil(),
         arguments.rounds,
     );
-    println!("\n{}", table.text());
-    write_markdown(&arguments.out, NAME, "Delivery into PostgreSQL", &method, table.text())
+    let reconcile = Spread::of(rounds.iter().map(|(ours, _)| ours.reconcile.as_secs_f64()));
+    let events = Spread::of(rounds.iter().map(|(ours, _)| ours.filled.events as f64)).median;
+    let body = format!(
+        "{}\n`holdfast reconcile` then held {:.1} million hits of the journal and the database side by side in {} s, \
+         while the edge rested.\n",
+        table.text(),
+        events / 1e6,
+        reconcile.text(1),
+    );
+    println!("\n{body}");
+    write_markdown(&arguments.out, NAME, "Delivery into PostgreSQL", &method, &body)
 }
