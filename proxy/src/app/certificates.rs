@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use certs::{Report, Secret, Store, TicketKeys, UnixSeconds};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::admin::certificates::Board;
 use crate::causes::chain;
@@ -85,7 +85,8 @@ impl Certificates {
                     kept.store = Ok(store);
                     kept.publish(report);
                 }
-                Err(_) => return,
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Closed) => panic!("reading certificates panicked"),
             }
         }
         // A clock that was set back must not put the next reading off.

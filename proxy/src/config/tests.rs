@@ -234,6 +234,14 @@ fn https_and_its_certificates() {
     assert_eq!(config.listen.https.len(), 1);
     assert!(config.tls.tickets.is_some());
     assert!(!config.effective_toml().contains("0123456789abcdef"));
+    for bad in ["*.example.com", "example.com:443", "a b"] {
+        check(
+            &format!("tls.default = '{bad}'"),
+            &[&format!(
+                "1: tls.default: found \"{bad}\"; allowed: a host whose certificate is in the folder, or \"\" for none"
+            )],
+        );
+    }
     // Nothing listens: a folder that is not there is no fault.
     assert!(Place::new().parse(&format!("tls.folder = 'nowhere'{SITE}"), &[]).is_ok());
 }

@@ -7,6 +7,7 @@ use certs::Secret;
 
 use crate::front::peers::Network;
 use crate::respond::Permanent;
+use crate::route::Host;
 
 use super::fault::{Wrong, quoted};
 use super::files;
@@ -44,8 +45,17 @@ impl Tls {
         if is_used && let Err(wrong) = files::check_readable_folder(&path) {
             s.fault("folder", format!("{} {}", quoted(&folder), wrong.found), wrong.advice);
         }
-        let default = optional(s, "default", "a host whose certificate is in the folder, or \"\" for none");
-        let default = default.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        let allowed = "a host whose certificate is in the folder, or \"\" for none";
+        let parse = |text: &str| {
+            let mut scratch = Vec::new();
+            match Host::parse(text.as_bytes(), &mut scratch) {
+                _ if text.is_empty() => Ok(String::new()),
+                Ok(host) if !text.contains([':', '[']) => Ok(host.to_string()),
+                _ => Err(Wrong::new(quoted(text), allowed)),
+            }
+        };
+        let default = s.text("default", String::new(), allowed, parse, String::clone);
+        let default = Some(default).filter(|name| !name.is_empty());
         Self {
             certificates: certs::Config { folder: path, default },
             tickets: read_secret(s),

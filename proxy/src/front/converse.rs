@@ -84,7 +84,7 @@ pub(super) async fn converse<Io>(
                 .keep_alive_interval(None)
                 .serve_connection(TokioIo::new(io), service);
             // Boxed, so that connections of HTTP/1 do not keep the room for it.
-            drive(*Box::new(served), entry).await;
+            Box::pin(drive(served, entry)).await;
         }
     }
 }
