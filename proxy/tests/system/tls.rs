@@ -912,3 +912,109 @@ fn sockets_passed_by_systemd_are_used_for_https_too() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Frames of HTTP/2, made and read by hand: no client sends what these tests send.
+struct Frames(Secure);
+
+impl Frames {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const CONTINUATION: u8 = 9;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+
+    fn open(subject: &Subject) -> Self {
+        let mut config = ClientConfig::clone(&subject.authority.client());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let mut stream = connect(subject.edge.https, &Arc::new(config), "click.test").unwrap();
+        assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut frames = Self(stream);
+        frames.send(&frame(Self::SETTINGS, 0, 0, &[]));
+        frames
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // The other side may have had enough.
+        let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
+    }
+
+    /// The next frame's type, stream and content; `None` at the end.
+    fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).ok()?;
+        let [a, b, c, kind, _flags, stream @ ..] = head;
+        let mut content = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.0.read_exact(&mut content).ok()?;
+        Some((kind, u32::from_be_bytes(stream) & 0x7fff_ffff, content))
+    }
+
+    /// Skips to a frame of that type.
+    fn find(&mut self, wanted: u8) -> Option<(u32, Vec<u8>)> {
+        loop {
+            let (kind, stream, content) = self.next()?;
+            if kind == wanted {
+                return Some((stream, content));
+            }
+        }
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
+}
+
+/// The head of a GET of a known link, in HPACK without a dictionary.
+fn get_head() -> Vec<u8> {
+    [&[0x82, 0x87, 0x04, 4][..], b"/c/a", &[0x01, 10], b"click.test"].concat()
+}
+
+fn get_frame(stream: u32) -> Vec<u8> {
+    frame(Frames::HEADERS, Frames::END_STREAM | Frames::END_HEADERS, stream, &get_head())
+}
+
+#[test]
+fn the_bounds_of_http_2_are_said_and_held() {
+    let subject = Subject::plain();
+    let mut client = Frames::open(&subject);
+    let (_, settings) = client.find(Frames::SETTINGS).unwrap();
+    let setting = |wanted: u16| {
+        settings.chunks_exact(6).find_map(|setting| {
+            let (key, value) = setting.split_first_chunk::<2>()?;
+            (u16::from_be_bytes(*key) == wanted).then(|| u32::from_be_bytes(value.try_into().unwrap()))
+        })
+    };
+    // Streams at once, the window of one, the length of a head; and no CONNECT for other protocols.
+    assert_eq!((setting(3), setting(4), setting(6)), (Some(100), Some(64 << 10), Some(16 << 10)));
+    assert_eq!(setting(8), None);
+
+    // A head that is too long costs its request only.
+    let long = [&[0x00, 1, b'x', 0x7f, 0xa1, 0x9b, 0x01][..], &[b'a'; 20_000]].concat();
+    let head = [get_head(), long].concat();
+    let (first, rest) = head.split_at(16_000);
+    client.send(&frame(Frames::HEADERS, Frames::END_STREAM, 1, first));
+    client.send(&frame(Frames::CONTINUATION, Frames::END_HEADERS, 1, rest));
+    client.send(&get_frame(3));
+    let answered =
+        wait_for("the second answer", || client.find(Frames::HEADERS).filter(|(stream, _)| *stream == 3));
+    assert_eq!(answered.0, 3);
+    subject.edge.wait_count("select count(*) from hits", 1);
+
+    // Requests that are taken back at once, by the hundred (CVE-2023-44487).
+    let mut client = Frames::open(&subject);
+    let flood: Vec<u8> = (0..300)
+        .flat_map(|at| {
+            [get_frame(2 * at + 1), frame(Frames::RST_STREAM, 0, 2 * at + 1, &[0, 0, 0, 8])].concat()
+        })
+        .collect();
+    client.send(&flood);
+    let (_, content) = client.find(Frames::GOAWAY).expect("the connection is ended with a word");
+    assert_eq!(content[4..8], [0, 0, 0, 0xb], "ENHANCE_YOUR_CALM");
+    assert_eq!(subject.get("click.test", "click.test", "/c/a").status, 302, "others are served");
+    wait_for("the connections to be gone", || {
+        (subject.edge.metric("holdfast_open_connections", "") <= 1.0).then_some(())
+    });
+}
