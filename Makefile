@@ -10,8 +10,8 @@ PROFILE := ci
 CARGO := cargo
 
 # Debian packages, each written as package:program. The tests use the programs; none is optional.
-TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer
-BENCH_PACKAGES := wrk:wrk nginx-light:nginx sqlite3:sqlite3 postgresql:pg_ctlcluster
+TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load
+BENCH_PACKAGES := wrk:wrk nginx-light:nginx sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster
 FUZZ_SECONDS ?= 60
 
 # $(call install,PACKAGES) installs those whose program is missing; who may not install gets their names.
@@ -88,6 +88,7 @@ bench:
 	$(CARGO) run --locked --release --package bench -- memory
 	$(CARGO) run --locked --release --package bench -- rate
 	$(CARGO) run --locked --release --package bench -- idle
+	$(CARGO) run --locked --release --package bench -- handshake
 	$(CARGO) run --locked --release --package bench -- deliver
 	$(CARGO) run --locked --release --package bench -- preload
 	$(CARGO) run --locked --release --package bench -- outage

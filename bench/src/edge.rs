@@ -140,6 +140,19 @@ impl Edge {
         add().map_err(Failure::at(format!("cannot write {}", file.display())))
     }
 
+    /// Answers `host` over TLS at `address`, too, with the certificates of `folder`; counts from the next
+    /// start on.
+    pub(crate) fn secure(&self, host: &str, address: SocketAddr, folder: &Path) -> Result<()> {
+        let file = self.configuration();
+        let change = || {
+            let text = fs::read_to_string(&file)?
+                .replacen("threads = 1\n", &format!("threads = 1\nhttps = [\"{address}\"]\n"), 1)
+                .replacen("hosts = [", &format!("hosts = [\"{host}\", "), 1);
+            fs::write(&file, format!("{text}\n[tls]\nfolder = \"{}\"\n", folder.display()))
+        };
+        change().map_err(Failure::at(format!("cannot write {}", file.display())))
+    }
+
     pub(crate) fn admin(&self) -> Admin {
         admin(self.address)
     }

@@ -16,6 +16,7 @@ mod edge;
 mod failure;
 mod floor;
 mod growth;
+mod handshake;
 mod idle;
 mod machine;
 mod memory;
@@ -57,6 +58,8 @@ enum Scenario {
     Preload(preload::Arguments),
     /// Clicks with PostgreSQL up, killed and hung
     Outage(outage::Arguments),
+    /// Clicks on fresh TLS connections, full and resumed, and memory per idle secured connection
+    Handshake(handshake::Arguments),
     /// Memory per idle keep-alive connection
     Idle(idle::Arguments),
     /// Latency at a fixed rate, counted from when each click was to be sent
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Scenario::Deliver(arguments) => deliver::run(&arguments),
         Scenario::Preload(arguments) => preload::run(&arguments),
         Scenario::Outage(arguments) => outage::run(&arguments),
+        Scenario::Handshake(arguments) => handshake::run(&arguments),
         Scenario::Idle(arguments) => idle::run(&arguments),
         Scenario::Rate(arguments) => rate::run(&arguments),
         Scenario::Swap(arguments) => swap::run(&arguments),

@@ -25,6 +25,29 @@ impl Nginx {
     }
 
     pub(crate) fn prepare(folder: &Path, campaign: &Campaign, address: SocketAddr) -> Result<Self> {
+        Self::prepare_with(folder, campaign, address, "")
+    }
+
+    /// The same that also answers over TLS at an address, with the certificate of a folder.
+    pub(crate) fn prepare_secured(
+        folder: &Path,
+        campaign: &Campaign,
+        address: SocketAddr,
+        (secured, certs): (SocketAddr, &Path),
+    ) -> Result<Self> {
+        let certs = certs.display();
+        let tls = format!(
+            "listen {secured} ssl backlog=4096;
+        ssl_certificate {certs}/chain.pem;
+        ssl_certificate_key {certs}/key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache off;
+        ssl_session_tickets on;"
+        );
+        Self::prepare_with(folder, campaign, address, &tls)
+    }
+
+    fn prepare_with(folder: &Path, campaign: &Campaign, address: SocketAddr, tls: &str) -> Result<Self> {
         let write = || -> io::Result<PathBuf> {
             fs::create_dir_all(folder)?;
             // nginx takes a relative prefix for one below its compiled-in one.
@@ -34,7 +57,7 @@ impl Nginx {
                 writeln!(links, "{} {};", Campaign::path(i), campaign.target(i))?;
             }
             links.flush()?;
-            fs::write(folder.join("nginx.conf"), configuration(campaign, address))?;
+            fs::write(folder.join("nginx.conf"), configuration(campaign, address, tls))?;
             Ok(folder)
         };
         let folder = write().map_err(Failure::at("cannot prepare nginx"))?;
@@ -52,7 +75,7 @@ impl Nginx {
     }
 }
 
-fn configuration(campaign: &Campaign, address: SocketAddr) -> String {
+fn configuration(campaign: &Campaign, address: SocketAddr, tls: &str) -> String {
     let buckets = (campaign.links * 2).next_power_of_two().max(2048);
     format!(
         "\
@@ -70,6 +93,7 @@ http {{
     map $uri $target {{ default \"\"; include links.map; }}
     server {{
         listen {address} backlog=4096;
+        {tls}
         location {PREFIX} {{
             if ($target = \"\") {{ return 404; }}
             add_header Cache-Control no-store;

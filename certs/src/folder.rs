@@ -1,132 +1,206 @@
-//! Reads a folder of PEM files into chains and keys, with a fault for each file that holds neither.
+//! Reads a folder of PEM files into chains and keys; a file that has not changed is not read again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
-use rustls::sign::SigningKey;
+use zeroize::Zeroizing;
 
+use crate::UnixSeconds;
+use crate::chain::Chain;
 use crate::fault::{Consequence, Fault, Problem};
+use crate::key::Key;
 
 /// A chain of a dozen certificates with its key takes 30 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Ten times the certificates that one edge is built for.
 const FILES_MAX: usize = 100_000;
+/// A file that changed so short a time ago may change again within the same tick of the file
+/// system's clock.
+const UNSETTLED_S: i64 = 2;
 
-pub(crate) type Chain = Vec<CertificateDer<'static>>;
+/// What an encrypted key begins with, in its own form and in the traditional one.
+const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// Private keys by their public half in DER.
-pub(crate) type Keys = HashMap<Vec<u8>, Arc<dyn SigningKey>>;
+pub(crate) type Keys = HashMap<Box<[u8]>, Arc<Key>>;
 
-/// What a folder holds.
-pub(crate) struct Files {
-    /// Every file that holds a chain, or of which nobody can tell.
-    pub(crate) chains: BTreeMap<PathBuf, Result<Chain, Problem>>,
-    pub(crate) keys: Keys,
+/// A folder as it was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Folder {
+    files: BTreeMap<PathBuf, Read>,
 }
 
-impl Files {
+/// What a folder holds.
+pub(crate) struct Found {
+    /// Every file that holds a chain, or of which nobody can tell.
+    pub(crate) chains: BTreeMap<PathBuf, Result<Arc<Chain>, Problem>>,
+    pub(crate) keys: Keys,
+    /// Keys that cannot be used.
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Found {
     pub(crate) fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.keys.is_empty()
     }
 }
 
-/// Reads every file of `folder`; faults of keys go to `faults`, faults of chains to the chain's place.
-pub(crate) fn read(folder: &Path, faults: &mut Vec<Fault>) -> Result<Files, Problem> {
-    let mut files = Files { chains: BTreeMap::new(), keys: HashMap::new() };
-    for file in list(folder).map_err(Problem::Unreadable)? {
-        if files.chains.len() + files.keys.len() >= FILES_MAX {
+impl Folder {
+    /// Reads what has changed since the last time; whether anything had.
+    pub(crate) fn read(&mut self, folder: &Path, now: UnixSeconds) -> Result<bool, Problem> {
+        let listed = list(folder).map_err(Problem::unreadable)?;
+        if listed.len() > FILES_MAX {
             return Err(Problem::TooMany { files_max: FILES_MAX });
         }
-        let Parts { chain, keys } = match read_parts(&file) {
-            Ok(parts) => parts,
-            Err(problem) => {
-                files.chains.insert(file, Err(problem));
-                continue;
-            }
-        };
-        let key_only = chain.is_empty();
-        for key in keys {
-            match usable(&key) {
-                Ok((public, key)) => {
-                    files.keys.insert(public, key);
+        let mut earlier = std::mem::take(&mut self.files);
+        let mut changed = false;
+        for (file, meta) in listed {
+            let stamp = meta.as_ref().ok().map(Stamp::of);
+            let read = match (earlier.remove(&file), stamp) {
+                (Some(read), Some(stamp)) if read.stamp == Some(stamp) => read,
+                (_, stamp) => {
+                    changed = true;
+                    let parts = read_parts(&file);
+                    Read { stamp: stamp.filter(|stamp| stamp.is_settled(now)), parts }
                 }
-                // Beside a chain this shows as the chain's missing key, too; here is the reason.
-                Err(problem) => {
-                    let consequence = Consequence::NotServed;
-                    faults.push(Fault { file: file.clone(), problem, consequence });
-                }
-            }
+            };
+            self.files.insert(file, read);
         }
-        if !key_only {
-            files.chains.insert(file, Ok(chain));
-        }
+        Ok(changed || !earlier.is_empty())
     }
-    Ok(files)
+
+    pub(crate) fn found(&self) -> Found {
+        let mut found = Found { chains: BTreeMap::new(), keys: HashMap::new(), faults: Vec::new() };
+        for (file, read) in &self.files {
+            match &read.parts {
+                Ok(parts) => {
+                    if let Some(chain) = &parts.chain {
+                        found.chains.insert(file.clone(), chain.clone());
+                    }
+                    found.keys.extend(parts.keys.iter().map(|key| (key.public.clone(), Arc::clone(key))));
+                    // Beside a chain this shows as the chain's missing key, too; here is the reason.
+                    if let Some(problem) = &parts.key_problem {
+                        let (problem, consequence) = (problem.clone(), Consequence::NotServed);
+                        found.faults.push(Fault { file: file.clone(), problem, consequence });
+                    }
+                }
+                Err(problem) => {
+                    found.chains.insert(file.clone(), Err(problem.clone()));
+                }
+            }
+        }
+        found
+    }
 }
 
-fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+#[derive(Debug)]
+struct Read {
+    /// `None` when it must be read again.
+    stamp: Option<Stamp>,
+    parts: Result<Parts, Problem>,
+}
+
+/// What tells a changed file from an unchanged one. The time of the inode's last change betrays
+/// whoever sets the other one back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    fn is_settled(&self, now: UnixSeconds) -> bool {
+        self.changed.0 < now.0 - UNSETTLED_S
+    }
+}
+
+/// The folder's files, links followed: mounted secrets and ACME clients use them. A dangling one is
+/// reported when it is read.
+fn list(folder: &Path) -> io::Result<Vec<(PathBuf, io::Result<Metadata>)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        // Links are followed: mounted secrets and ACME clients use them. A dangling one is reported
-        // when it is read.
-        if !hidden && fs::metadata(entry.path()).map_or(true, |meta| meta.is_file()) {
-            files.push(entry.path());
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let meta = fs::metadata(entry.path());
+        if meta.as_ref().map_or(true, Metadata::is_file) {
+            files.push((entry.path(), meta));
         }
     }
     Ok(files)
 }
 
+#[derive(Debug)]
 struct Parts {
-    chain: Chain,
-    keys: Vec<PrivateKeyDer<'static>>,
+    chain: Option<Result<Arc<Chain>, Problem>>,
+    keys: Vec<Arc<Key>>,
+    key_problem: Option<Problem>,
 }
 
 fn read_parts(file: &Path) -> Result<Parts, Problem> {
-    let mut bytes = Vec::new();
-    let mut source = File::open(file).map_err(Problem::Unreadable)?.take(FILE_BYTES_MAX + 1);
-    source.read_to_end(&mut bytes).map_err(Problem::Unreadable)?;
+    let source = File::open(file).map_err(Problem::unreadable)?;
+    let expected = source.metadata().map_or(0, |meta| meta.len().min(FILE_BYTES_MAX));
+    // Made as long as the file at once: a buffer that grows leaves copies of the key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(expected as usize + 1));
+    source.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Problem::unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Problem::TooLong { bytes_max: FILE_BYTES_MAX });
     }
-    let parts = sections(&bytes)?;
-    if !parts.chain.is_empty() || !parts.keys.is_empty() {
-        return Ok(parts);
+    let (certificates, keys) = sections(&bytes)?;
+    let is_encrypted = keys.is_empty() && bytes.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
+    if certificates.is_empty() && keys.is_empty() {
+        return Err(if is_encrypted { Problem::Encrypted } else { Problem::Nothing });
     }
-    let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
-    if bytes.windows(encrypted.len()).any(|window| window == encrypted) {
-        return Err(Problem::Encrypted);
-    }
-    Err(Problem::Nothing)
-}
-
-fn sections(pem: &[u8]) -> Result<Parts, Problem> {
-    let mut parts = Parts { chain: Vec::new(), keys: Vec::new() };
-    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
-        let (kind, der) = section.map_err(|_| Problem::Pem)?;
-        match kind {
-            SectionKind::Certificate => parts.chain.push(CertificateDer::from(der)),
-            SectionKind::PrivateKey => parts.keys.push(PrivatePkcs8KeyDer::from(der).into()),
-            SectionKind::RsaPrivateKey => parts.keys.push(PrivatePkcs1KeyDer::from(der).into()),
-            SectionKind::EcPrivateKey => parts.keys.push(PrivateSec1KeyDer::from(der).into()),
-            _ => {}
+    let chain = match certificates.is_empty() {
+        true => None,
+        false => Some(Chain::new(certificates).map(Arc::new)),
+    };
+    let key_problem = is_encrypted.then_some(Problem::Encrypted);
+    let mut parts = Parts { chain, keys: Vec::new(), key_problem };
+    for key in keys {
+        match Key::read(key) {
+            Ok(key) => parts.keys.push(Arc::new(key)),
+            Err(problem) => parts.key_problem = Some(problem),
         }
     }
     Ok(parts)
 }
 
-fn usable(key: &PrivateKeyDer<'_>) -> Result<(Vec<u8>, Arc<dyn SigningKey>), Problem> {
-    let key = any_supported_type(key).map_err(Problem::Key)?;
-    let public = key.public_key().map(|spki| spki.as_ref().to_vec());
-    let unknown = || Problem::Key(rustls::Error::General("the key does not tell its public half".into()));
-    Ok((public.ok_or_else(unknown)?, key))
+type Sections = (Vec<CertificateDer<'static>>, Vec<PrivateKeyDer<'static>>);
+
+fn sections(pem: &[u8]) -> Result<Sections, Problem> {
+    let (mut certificates, mut keys) = (Vec::new(), Vec::<PrivateKeyDer<'static>>::new());
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
+        let (kind, der) = section.map_err(|_| Problem::Pem)?;
+        match kind {
+            SectionKind::Certificate => certificates.push(CertificateDer::from(der)),
+            SectionKind::PrivateKey => keys.push(PrivatePkcs8KeyDer::from(der).into()),
+            SectionKind::RsaPrivateKey => keys.push(PrivatePkcs1KeyDer::from(der).into()),
+            SectionKind::EcPrivateKey => keys.push(PrivateSec1KeyDer::from(der).into()),
+            _ => {}
+        }
+    }
+    Ok((certificates, keys))
 }

@@ -5,43 +5,77 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 
 use crate::UnixSeconds;
+use crate::key::KeyType;
 use crate::pair::Pair;
 
-/// Immutable; replaced whole by each reload.
+/// Immutable; replaced whole by each reload that finds something new.
 #[derive(Default)]
 pub(crate) struct Index {
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, Choice>,
     /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    wildcard: HashMap<Box<str>, Choice>,
+    /// The name whose certificate is shown to clients that ask for none, or for an unknown one.
+    default: Option<Arc<str>>,
+}
+
+/// The certificates of one name, one for each type of key; the client's signatures decide.
+#[derive(Clone, Default)]
+pub(crate) struct Choice([Option<Arc<CertifiedKey>>; KeyType::ALL.len()]);
+
+impl Choice {
+    /// The first one that the client can check; the first of all when there is none, so that the
+    /// handshake ends with the alert for that.
+    pub(crate) fn of(&self, offered: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+        let mut all = self.0.iter().flatten();
+        let first = all.next()?;
+        if first.key.choose_scheme(offered).is_some() {
+            return Some(first);
+        }
+        Some(all.find(|other| other.key.choose_scheme(offered).is_some()).unwrap_or(first))
+    }
 }
 
 impl Index {
-    pub(crate) fn of(pairs: &BTreeMap<PathBuf, Arc<Pair>>, now: UnixSeconds) -> Self {
+    pub(crate) fn of(pairs: &BTreeMap<PathBuf, Arc<Pair>>, default: Option<&str>, now: UnixSeconds) -> Self {
         let mut in_order: Vec<&Pair> = pairs.values().map(Arc::as_ref).collect();
-        // The best one comes last and overwrites the others.
+        // The best one comes last and overwrites the others of its type.
         in_order.sort_by_key(|pair| pair.merit(now));
         let mut index = Self::default();
         for pair in in_order {
-            for name in &pair.names {
+            for name in &pair.chain.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut index.wildcard, parent),
                     None => (&mut index.exact, &**name),
                 };
-                map.insert(name.into(), Arc::clone(&pair.certified));
+                let choice = map.entry(name.into()).or_default();
+                if let Some(place) = choice.0.get_mut(pair.kind as usize) {
+                    *place = Some(Arc::clone(&pair.certified));
+                }
             }
         }
+        index.default = default.filter(|name| index.find(name).is_some()).map(Into::into);
         index
     }
 
-    /// The certificate for a name in lower case.
-    pub(crate) fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    /// The certificates for a name in lower case.
+    pub(crate) fn find(&self, name: &str) -> Option<&Choice> {
         self.exact.get(name).or_else(|| {
             let (_, parent) = name.split_once('.')?;
             self.wildcard.get(parent)
         })
+    }
+
+    /// Those for what a client asks for, the default ones included.
+    pub(crate) fn answer(&self, name: Option<&str>) -> Option<&Choice> {
+        name.and_then(|name| self.find(name)).or_else(|| self.find(self.default.as_deref()?))
+    }
+
+    pub(crate) fn default_name(&self) -> Option<&Arc<str>> {
+        self.default.as_ref()
     }
 
     pub(crate) fn names(&self) -> usize {

@@ -1,72 +1,98 @@
-//! One chain with the key that belongs to it, and what its certificate says about names and dates.
+//! One chain with the key that belongs to it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::UnixSeconds;
+use crate::chain::Chain;
 use crate::fault::Problem;
-use crate::folder::{Chain, Keys};
+use crate::folder::Keys;
+use crate::key::{Key, KeyType};
 
 /// A certificate that can be served.
 pub(crate) struct Pair {
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) key: Arc<Key>,
+    pub(crate) kind: KeyType,
     pub(crate) certified: Arc<CertifiedKey>,
-    /// In lower case; a wildcard keeps its `*.`.
-    pub(crate) names: Vec<Box<str>>,
-    pub(crate) from: UnixSeconds,
-    pub(crate) until: UnixSeconds,
 }
 
 impl Pair {
-    /// The chain with its key out of `keys`; none when the chain is an issuer's, without a server's
-    /// certificate (ACME clients write such a file beside the others).
-    pub(crate) fn new(chain: Chain, keys: &Keys) -> Result<Option<Self>, Problem> {
-        let leaf = chain.first().ok_or(Problem::Nothing)?;
-        let (rest, leaf) = X509Certificate::from_der(leaf).map_err(|_| Problem::Certificate)?;
-        if !rest.is_empty() {
-            return Err(Problem::Certificate);
-        }
-        let Some(key) = keys.get(leaf.public_key().raw) else {
-            return if leaf.is_ca() { Ok(None) } else { Err(Problem::NoKey) };
+    /// The chain with its key out of `keys`; none when the chain is an authority's, without a server's
+    /// certificate.
+    pub(crate) fn new(chain: &Arc<Chain>, keys: &Keys) -> Result<Option<Self>, Problem> {
+        let Some(key) = keys.get(&chain.public) else {
+            return if chain.is_authority { Ok(None) } else { Err(Problem::NoKey) };
         };
-        let names = names(&leaf)?;
-        let from = UnixSeconds(leaf.validity().not_before.timestamp());
-        let until = UnixSeconds(leaf.validity().not_after.timestamp());
-        let certified = Arc::new(CertifiedKey::new(chain, Arc::clone(key)));
-        Ok(Some(Self { certified, names, from, until }))
+        if chain.names.is_empty() {
+            return Err(Problem::NoNames);
+        }
+        let kind = KeyType::of(&key.public).ok_or(Problem::NoKey)?;
+        let certified = CertifiedKey::new(chain.certificates.clone(), Arc::clone(key) as _);
+        Ok(Some(Self {
+            chain: Arc::clone(chain),
+            key: Arc::clone(key),
+            kind,
+            certified: Arc::new(certified),
+        }))
     }
 
-    pub(crate) fn covers(&self, now: UnixSeconds) -> bool {
-        self.from <= now && now <= self.until
+    /// Whether it was made of the very same files.
+    pub(crate) fn is_of(&self, chain: &Arc<Chain>, keys: &Keys) -> bool {
+        Arc::ptr_eq(&self.chain, chain)
+            && keys.get(&chain.public).is_some_and(|key| Arc::ptr_eq(&self.key, key))
     }
 
     /// The greater is the better one for a name that both have.
     pub(crate) fn merit(&self, now: UnixSeconds) -> impl Ord + use<> {
-        (self.covers(now), self.until, self.certified.cert.len())
+        (self.chain.covers(now), self.chain.until, self.chain.certificates.len())
     }
 }
 
 impl fmt::Debug for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the key.
-        f.debug_struct("Pair").field("names", &self.names).field("until", &self.until).finish_non_exhaustive()
+        let (names, until) = (&self.chain.names, &self.chain.until);
+        f.debug_struct("Pair").field("names", names).field("until", until).finish_non_exhaustive()
     }
 }
 
-fn names(leaf: &X509Certificate<'_>) -> Result<Vec<Box<str>>, Problem> {
-    let alternative = leaf.subject_alternative_name().map_err(|_| Problem::Certificate)?;
-    let general = alternative.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
-    let names: Vec<Box<str>> = general
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(host) => Some(host.to_ascii_lowercase().into_boxed_str()),
-            _ => None,
-        })
-        // A star anywhere but as the whole first label means nothing to clients.
-        .filter(|host| !host.strip_prefix("*.").unwrap_or(host).contains('*'))
-        .collect();
-    if names.is_empty() { Err(Problem::NoNames) } else { Ok(names) }
+/// What is served, for people to look at.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    pub(crate) file: PathBuf,
+    pub(crate) pair: Arc<Pair>,
+}
+
+impl Certificate {
+    /// The file that holds the chain.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The names it is for, in lower case; a wildcard with its `*.`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pair.chain.names.iter().map(|name| &**name)
+    }
+
+    /// What its key signs with.
+    #[must_use]
+    pub fn key_type(&self) -> KeyType {
+        self.pair.kind
+    }
+
+    /// First second of validity.
+    #[must_use]
+    pub fn from(&self) -> UnixSeconds {
+        self.pair.chain.from
+    }
+
+    /// Last second of validity.
+    #[must_use]
+    pub fn until(&self) -> UnixSeconds {
+        self.pair.chain.until
+    }
 }

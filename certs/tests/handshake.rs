@@ -6,11 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use certs::{Config, Consequence, Fault, Problem, Report, Resolver, Store, UnixSeconds, watch};
+use certs::{
+    Certificate, Config, Consequence, Fault, KeyType, Problem, Report, Resolver, Store, UnixSeconds, watch,
+};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, Error, RootCertStore};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{ServerConfig, ServerConnection, SignatureScheme};
 
 /// 2026-07-01, within the dates of every certificate here that is not wrong on purpose.
 const NOW: UnixSeconds = UnixSeconds(1_782_864_000);
@@ -45,7 +47,7 @@ struct Subject {
 impl Subject {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, resolver) = watch(Config { folder: folder.path().to_owned() });
+        let (store, resolver) = watch(Config { folder: folder.path().to_owned(), default: None });
         Self { folder, store, resolver }
     }
 
@@ -82,9 +84,29 @@ impl Subject {
 
 /// What a client that trusts `trusted` is shown under `name`, or how its handshake ends.
 fn handshake(resolver: &Resolver, name: &str, trusted: &Issued) -> Result<CertificateDer<'static>, Error> {
+    handshake_with(resolver, name, trusted, None)
+}
+
+/// The same for a client that can check signatures of one scheme only.
+fn handshake_with(
+    resolver: &Resolver,
+    name: &str,
+    trusted: &Issued,
+    only: Option<SignatureScheme>,
+) -> Result<CertificateDer<'static>, Error> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der.clone()).unwrap();
-    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if let Some(only) = only {
+        let mapping = provider.signature_verification_algorithms.mapping;
+        let one = mapping.iter().copied().filter(|(scheme, _)| *scheme == only).collect::<Vec<_>>();
+        provider.signature_verification_algorithms.mapping = one.leak();
+    }
+    let client = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
     let server = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver.clone()));
@@ -303,4 +325,218 @@ fn links_are_followed_and_dangling_ones_reported() {
     let fault = subject.reload_faulty();
     assert!(matches!(fault.problem, Problem::Unreadable(_)), "{fault}");
     subject.serves("shop.example", &shop);
+}
+
+fn rsa_or_ed25519(names: &[&str], algorithm: &[&str]) -> Issued {
+    let openssl = |arguments: &[&str]| {
+        let made = std::process::Command::new("openssl").args(arguments).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap()
+    };
+    let key = KeyPair::from_pem(&openssl(&[&["genpkey", "-quiet"], algorithm].concat())).unwrap();
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    Issued { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
+}
+
+#[test]
+fn the_client_picks_the_type_of_key_by_what_it_can_check() {
+    use rustls::SignatureScheme::{ECDSA_NISTP256_SHA256, ED25519, RSA_PSS_SHA256};
+    let all = [
+        (issue(&["shop.example"]), ECDSA_NISTP256_SHA256, KeyType::Ecdsa),
+        (rsa_or_ed25519(&["shop.example"], &["-algorithm", "ED25519"]), ED25519, KeyType::Ed25519),
+        (rsa_or_ed25519(&["shop.example"], &["-algorithm", "RSA"]), RSA_PSS_SHA256, KeyType::Rsa),
+    ];
+    let mut subject = Subject::new();
+    for (at, (issued, ..)) in all.iter().enumerate() {
+        subject.write(&format!("{at}.pem"), &format!("{}{}", issued.chain, issued.key));
+    }
+    let report = subject.reload();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert_eq!((report.certificates, report.names), (3, 1));
+    let kinds: Vec<KeyType> = report.listing.iter().map(Certificate::key_type).collect();
+    assert_eq!(kinds, all.iter().map(|(.., kind)| *kind).collect::<Vec<_>>());
+    for (issued, scheme, _) in &all {
+        let shown = handshake_with(&subject.resolver, "shop.example", issued, Some(*scheme));
+        assert_eq!(shown, Ok(issued.der.clone()), "{scheme:?}");
+    }
+    subject.serves("shop.example", &all[0].0);
+}
+
+#[test]
+fn a_default_is_shown_to_whoever_asks_for_nothing_known() {
+    let (shop, mail) = (issue(&["shop.example"]), issue(&["*.mail.example"]));
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &format!("{}{}", shop.chain, shop.key));
+    subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
+    let folder = subject.folder.path().to_owned();
+    subject.store.configure(Config { folder: folder.clone(), default: Some("shop.example".to_owned()) });
+    assert!(subject.reload().faults.is_empty());
+    let shown = |name: &str, trusted: &Issued| match handshake(&subject.resolver, name, trusted) {
+        // It is not for the name that was asked for, which this client minds.
+        Err(Error::InvalidCertificate(_)) => true,
+        other => panic!("{other:?}"),
+    };
+    assert!(shown("other.example", &shop));
+    assert!(shown("127.0.0.1", &shop));
+    assert_eq!(subject.resolver.default_name().as_deref(), Some("shop.example"));
+    subject.serves("a.mail.example", &mail);
+
+    subject.store.configure(Config { folder, default: Some("none.example".to_owned()) });
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Default { .. }), "{fault}");
+    subject.refuses("other.example", &shop);
+    subject.serves("shop.example", &shop);
+}
+
+#[test]
+fn a_chain_in_the_wrong_order_is_sent_in_the_right_one() {
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (params, KeyPair::generate().unwrap())
+    };
+    let ((root, root_key), (between, between_key)) = (authority("root"), authority("between"));
+    let root_der = root.self_signed(&root_key).unwrap();
+    let root = rcgen::Issuer::from_params(&root, &root_key);
+    let between_der = between.signed_by(&between_key, &root).unwrap();
+    let between = rcgen::Issuer::from_params(&between, &between_key);
+    let key = KeyPair::generate().unwrap();
+    let leaf =
+        CertificateParams::new(vec!["shop.example".to_owned()]).unwrap().signed_by(&key, &between).unwrap();
+
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &[root_der.pem(), between_der.pem(), leaf.pem(), key.serialize_pem()].concat());
+    let report = subject.reload();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    let trusted = Issued { chain: String::new(), key: String::new(), der: root_der.der().clone() };
+    assert_eq!(handshake(&subject.resolver, "shop.example", &trusted), Ok(leaf.der().clone()));
+}
+
+#[test]
+fn an_older_certificate_does_not_replace_a_newer_one_but_a_shorter_lived_one_does() {
+    let issue_between = |from: i32, until: i32| {
+        let mut params = CertificateParams::new(vec!["shop.example".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Issued { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
+    };
+    let bundle = |issued: &Issued| format!("{}{}", issued.chain, issued.key);
+    let (first, second, backup) =
+        (issue_between(2024, 2040), issue_between(2025, 2030), issue_between(2023, 2050));
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &bundle(&first));
+    subject.reload();
+    subject.write("shop.pem", &bundle(&second));
+    assert!(subject.reload().faults.is_empty());
+    subject.serves("shop.example", &second);
+    subject.write("shop.pem", &bundle(&backup));
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Older { .. }), "{fault}");
+    assert_eq!(fault.consequence, Consequence::EarlierKept);
+    subject.serves("shop.example", &second);
+}
+
+#[test]
+fn two_servers_certificates_in_one_file_are_told_of() {
+    let (one, other) = (issue(&["one.example"]), issue(&["other.example"]));
+    let mut subject = Subject::new();
+    subject.write("both.pem", &[&*one.chain, &*one.key, &*other.chain, &*other.key].concat());
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Stray), "{fault}");
+    subject.serves("one.example", &one);
+    subject.refuses("other.example", &other);
+}
+
+#[test]
+fn a_key_that_lies_is_dropped_after_the_start_and_replaces_none() {
+    let (good, other) = (issue(&["shop.example"]), KeyPair::generate().unwrap());
+    let honest = KeyPair::from_pem(&good.key).unwrap();
+    let mut der = honest.serialize_der();
+    // The secret half of another key under this one's public half.
+    let secret_at = der.windows(2).position(|window| window == [4, 32]).unwrap() + 2;
+    let theirs = other.serialize_der();
+    der[secret_at..secret_at + 32].copy_from_slice(&theirs[secret_at..secret_at + 32]);
+    let lie = pem(&der);
+
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &format!("{}{lie}", good.chain));
+    assert!(subject.reload().faults.is_empty(), "taken at its word, to be ready soon");
+    let fault = subject.reload_faulty();
+    assert!(matches!(fault.problem, Problem::Key(_)), "{fault}");
+    assert_eq!(fault.consequence, Consequence::NotServed);
+    subject.refuses("shop.example", &good);
+
+    subject.write("shop.pem", &format!("{}{}", good.chain, good.key));
+    subject.reload();
+    subject.serves("shop.example", &good);
+    subject.write("shop.pem", &format!("{}{lie}", good.chain));
+    assert_eq!(subject.reload_faulty().consequence, Consequence::EarlierKept);
+    subject.serves("shop.example", &good);
+}
+
+fn pem(der: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key.der");
+    fs::write(&file, der).unwrap();
+    let made = std::process::Command::new("openssl")
+        .args(["base64", "-in", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(made.stdout).unwrap();
+    format!("-----BEGIN PRIVATE KEY-----\n{text}-----END PRIVATE KEY-----\n")
+}
+
+/// A time at which files written now have been as they are for long.
+fn later() -> UnixSeconds {
+    UnixSeconds(NOW.0 + 20 * 365 * 86_400)
+}
+
+#[test]
+fn a_file_that_has_not_changed_is_not_read_again() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (shop, mail) = (issue(&["shop.example"]), issue(&["mail.example"]));
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &format!("{}{}", shop.chain, shop.key));
+    subject.store.reload(later());
+    let file = subject.folder.path().join("shop.pem");
+    let inode_changed =
+        || fs::metadata(&file).map(|meta| std::os::unix::fs::MetadataExt::ctime(&meta)).unwrap();
+    assert!(inode_changed() < later().0);
+    // Whoever reads it again finds that it may not, unless it may read everything.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let first = subject.store.reload(later()).listing;
+    let second = subject.store.reload(later()).listing;
+    assert!(Arc::ptr_eq(&first, &second), "nothing was published anew");
+
+    subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
+    let third = subject.store.reload(later());
+    assert_eq!(third.certificates, 2);
+    subject.serves("mail.example", &mail);
+    subject.serves("shop.example", &shop);
+}
+
+/// How long it takes is printed, not asserted: machines that run tests are noisy.
+#[test]
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "prints how long it takes")]
+fn ten_thousand_certificates_are_found_by_their_names() {
+    let mut subject = Subject::new();
+    let issued: Vec<Issued> = (0..10_000).map(|at| issue(&[&format!("name-{at}.example")])).collect();
+    for (at, issued) in issued.iter().enumerate() {
+        subject.write(&format!("{at}.pem"), &format!("{}{}", issued.chain, issued.key));
+    }
+    let timed = |what: &str, subject: &mut Subject, now| {
+        let begun = std::time::Instant::now();
+        let report = subject.store.reload(now);
+        println!("{what}: {} certificates in {:?}", report.certificates, begun.elapsed());
+        assert_eq!((report.certificates, report.names, report.faults.len()), (10_000, 10_000, 0));
+    };
+    timed("first", &mut subject, later());
+    timed("verified", &mut subject, later());
+    timed("unchanged", &mut subject, later());
+    for at in [0, 4_999, 9_999] {
+        subject.serves(&format!("name-{at}.example"), &issued[at]);
+    }
 }

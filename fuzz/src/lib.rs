@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use holdfast::config;
 use holdfast::event::{Captures, Event, Kind, UnixMillis};
+use holdfast::front::peers::{self, Network};
+use holdfast::front::preface;
 use holdfast::journal::disk::Disk;
 use holdfast::journal::frame::{Head, Seeds};
 use holdfast::journal::segment::{Form, Header};
@@ -154,6 +156,27 @@ pub fn links_log(bytes: &[u8]) {
         let report = log::replay(folder, 1, &mut |_| records += 1).expect("the folder can be read");
         assert_eq!(report.records, records);
     });
+}
+
+/// A header of the PROXY protocol ends where it says, whatever follows it; networks and addresses of
+/// proxies are read or refused.
+pub fn preface(bytes: &[u8]) {
+    if let Ok((said, length)) = preface::parse(bytes) {
+        assert_eq!(preface::parse(&bytes[..length]), Ok((said, length)));
+        assert!(preface::parse(&bytes[..length - 1]).is_err());
+    }
+    let (first, second) = two_lines(bytes);
+    let trusted: Vec<Network> = String::from_utf8_lossy(first).parse().into_iter().collect();
+    for network in &trusted {
+        assert_eq!(network.to_string().parse(), Ok(*network));
+    }
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(second) {
+        headers.insert("x-forwarded-for", value);
+        // With nobody trusted, the last address is the client, whatever stands before it.
+        let last = peers::forwarded(&headers, &[]);
+        assert!(last.is_none() || trusted.is_empty() || peers::forwarded(&headers, &trusted).is_some());
+    }
 }
 
 /// The first line is a pattern, the rest a path.
@@ -321,6 +344,7 @@ pub fn all() -> BTreeMap<&'static str, Target> {
         ("host", host),
         ("journal", journal),
         ("links_log", links_log),
+        ("preface", preface),
         ("route", route),
         ("snapshot", snapshot),
         ("target", target),

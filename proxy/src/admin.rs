@@ -5,6 +5,7 @@
 //! - It changes nothing itself: an action is a [`Command`] that the control thread carries out.
 //! - Nothing of it is reachable by the public listener.
 
+pub mod certificates;
 mod guard;
 pub mod page;
 pub mod status;
@@ -163,6 +164,10 @@ fn look(view: &status::View, path: &str, query: &str) -> Response<Full<Bytes>> {
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
+        "/certificates" => match serde_json::to_value(view.certificates()) {
+            Ok(listing) => said(StatusCode::OK, &listing),
+            Err(error) => said(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
+        },
         "/windows" => said(StatusCode::OK, &view.windows(now)),
         "/link" => {
             let asked: HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes()).collect();

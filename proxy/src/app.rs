@@ -1,7 +1,7 @@
 //! Builds the parts in the order of their ranks, gives each its thread, and ends them in order.
 //!
 //! ```text
-//!  start: folder lock ▶ journal ▶ links from disk ▶ sockets ▶ threads ▶ ready
+//!  start: folder lock ▶ journal ▶ links from disk ▶ certificates ▶ sockets ▶ threads ▶ ready
 //!  end:   not ready ▶ tell clients to go ▶ accept no more ▶ connections ▶ journal ▶ delivery ▶ links
 //! ```
 //!
@@ -11,6 +11,7 @@
 //!   on half-working. A panic in one request costs that request only.
 //! - Nothing that is promised depends on an orderly end.
 
+mod certificates;
 mod control;
 mod folder;
 mod sink;
@@ -36,7 +37,7 @@ use crate::event::UnixMillis;
 use crate::follow;
 use crate::front::gate::Gate;
 use crate::front::sockets::{self, SocketError, TakenOver};
-use crate::front::{self, Budgets, Phase, Shared};
+use crate::front::{self, Budgets, Listening, Phase, Port, Shared};
 use crate::journal::{self, Journal, JournalId, disk::FileDisk};
 use crate::links::Links;
 use crate::links::namespaces::Namespaces;
@@ -46,6 +47,7 @@ use crate::record::Recorder;
 use crate::record::budget::{Budget, Rate};
 use crate::resolve::look_ups::LookUps;
 use crate::vitals::Vitals;
+use certificates::Certificates;
 use folder::{DataFolder, FolderError};
 
 /// Where a configuration came from, to read it again.
@@ -129,8 +131,10 @@ pub fn run(config: Config, start: Start, ready: impl FnOnce(&Addresses)) -> Resu
 /// Where a running edge listens.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// The public listeners.
+    /// The public listeners for HTTP.
     pub http: Vec<std::net::SocketAddr>,
+    /// Those for HTTP within TLS.
+    pub https: Vec<std::net::SocketAddr>,
     /// The admin listener.
     pub admin: String,
 }
@@ -148,10 +152,32 @@ struct Edge {
     phase: watch::Sender<Phase>,
     sites: sites::Shares,
     /// Kept to be handed over; the data threads accept from duplicates.
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
+    certificates: Certificates,
     admin: AdminListener,
     threads: Threads,
     taken_over: Option<TakenOver>,
+}
+
+/// The public listeners.
+#[derive(Debug, Default)]
+struct Listeners {
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Gives each of `threads` data threads its own.
+    fn spread(&self, threads: usize) -> io::Result<Vec<Vec<Listening>>> {
+        let mut spread: Vec<Vec<Listening>> = (0..threads).map(|_| Vec::new()).collect();
+        for (port, listeners) in [(Port::Http, &self.http), (Port::Https, &self.https)] {
+            let duplicates = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+            for (own, more) in spread.iter_mut().zip(sockets::spread(duplicates, threads)?) {
+                own.extend(more.into_iter().map(|listener| Listening { listener, port }));
+            }
+        }
+        Ok(spread)
+    }
 }
 
 /// The admin listener before the control thread's runtime takes it.
@@ -209,6 +235,7 @@ impl Edge {
 
         let mut shares = sites::Shares::default();
         let sites = sites::build(config, &namespaces, &plane, &mut shares)?;
+        let certificates = Certificates::begin(config, now);
         let shared = Arc::new(Shared {
             sites: ArcSwap::from_pointee(sites),
             links,
@@ -218,6 +245,7 @@ impl Edge {
             gate: Gate::new(connections_max(config), config.limits.connections_per_source),
             plane,
             limits: ArcSwap::from_pointee(limits(config)),
+            tls: certificates.tls(),
             handed_over: AtomicBool::new(false),
         });
 
@@ -228,12 +256,8 @@ impl Edge {
 
         let committer = opened.committer;
         threads.committer = Some(spawn("committer", move || committer.run()).map_err(system)?);
-        let duplicates: Vec<TcpListener> = listeners
-            .iter()
-            .map(TcpListener::try_clone)
-            .collect::<io::Result<_>>()
-            .map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
-        let spread = sockets::spread(duplicates, cores)
+        let spread = listeners
+            .spread(cores)
             .map_err(|error| RunError::System("a listener cannot be duplicated", error))?;
         for (index, own) in spread.into_iter().enumerate() {
             let (shared, journal, phases) = (Arc::clone(&shared), journal.clone(), phases.clone());
@@ -279,6 +303,7 @@ impl Edge {
             links: started.board,
             namespaces: namespaces.clone(),
             sinks: vec![board],
+            certificates: certificates.board(),
             reloads: Reloads { applied_at_ms: AtomicU64::new(now.0), ..Reloads::default() },
             draining: AtomicBool::new(false),
         });
@@ -294,6 +319,7 @@ impl Edge {
             phase,
             sites: shares,
             listeners,
+            certificates,
             admin,
             threads,
             taken_over,
@@ -345,6 +371,12 @@ fn limits(config: &Config) -> front::Limits {
         retry_after: config.limits.retry_after,
         address: config.address,
         record_url: config.record.url,
+        hello_timeout: config.tls.hello_timeout,
+        handshake_timeout: config.tls.handshake_timeout,
+        handshakes_max: config.tls.handshakes_max,
+        public_port: config.tls.public_port,
+        proxy_protocol: config.listen.proxy_protocol.clone(),
+        trusted_proxies: config.listen.trusted_proxies.clone(),
     }
 }
 
@@ -352,25 +384,36 @@ fn listen(
     config: &Config,
     threads: usize,
     taken_over: Option<&mut TakenOver>,
-) -> Result<(Vec<TcpListener>, AdminListener), RunError> {
-    const HTTP: &str = "listen.http";
-    let (mut public, handed_admin) = match taken_over {
-        Some(taken) => (std::mem::take(&mut taken.listeners), taken.admin.take()),
+) -> Result<(Listeners, AdminListener), RunError> {
+    let wanted =
+        [("listen.http", config.listen.http.as_slice()), ("listen.https", config.listen.https.as_slice())];
+    let (have, handed_admin) = match taken_over {
+        Some(taken) => {
+            let have = [std::mem::take(&mut taken.listeners), std::mem::take(&mut taken.https)];
+            (have, taken.admin.take())
+        }
         None => {
-            let passed = sockets::from_systemd(&config.listen.http);
-            (passed.map_err(|error| RunError::Socket(HTTP, error))?, None)
+            let passed = sockets::from_systemd(wanted);
+            (passed.map_err(|error| RunError::Socket("listen", error))?, None)
         }
     };
     let is_at =
         |address, listener: &TcpListener| listener.local_addr().is_ok_and(|local| is_for(address, local));
-    // An address that the configuration does not name any more is given up, a new one is bound.
-    public.retain(|listener| config.listen.http.iter().any(|&address| is_at(address, listener)));
-    for &address in &config.listen.http {
-        if !public.iter().any(|listener| is_at(address, listener)) {
-            let bound = sockets::bind(address, threads, config.listen.backlog);
-            public.extend(bound.map_err(|error| RunError::Socket(HTTP, error))?);
+    let mut public = Vec::new();
+    for ((setting, addresses), mut listeners) in wanted.into_iter().zip(have) {
+        // An address that the configuration does not name any more is given up, a new one is bound.
+        listeners.retain(|listener| addresses.iter().any(|&address| is_at(address, listener)));
+        for &address in addresses {
+            if !listeners.iter().any(|listener| is_at(address, listener)) {
+                let bound = sockets::bind(address, threads, config.listen.backlog);
+                listeners.extend(bound.map_err(|error| RunError::Socket(setting, error))?);
+            }
         }
+        public.push(listeners);
     }
+    let mut public = public.into_iter();
+    let (http, https) = (public.next().unwrap_or_default(), public.next().unwrap_or_default());
+    let public = Listeners { http, https };
     let admin = match &config.admin.listen {
         AdminAddress::Unix(path) => AdminListener::Unix(path.clone()),
         AdminAddress::Tcp(address) => match handed_admin.filter(|listener| is_at(*address, listener)) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::causes::chain;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod certs;
 pub mod client;
 pub mod demo;
 pub mod init;
@@ -39,6 +40,9 @@ enum Command {
     /// Bring links into the database and look at them
     #[command(subcommand)]
     Links(links::Links),
+    /// The certificates of the running edge
+    #[command(subcommand)]
+    Certs(certs::Certs),
     /// Planned maintenance by hand, on the running edge
     #[command(subcommand)]
     Window(running::Window),
@@ -122,6 +126,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Links(links) => links.run(),
+            Command::Certs(certs) => certs.run(),
             Command::Window(window) => window.run(),
             Command::Reload(running) => running::reload(&running),
             Command::Status(running) => running::status(&running),

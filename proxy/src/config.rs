@@ -18,12 +18,14 @@ mod node;
 mod reader;
 mod sites;
 mod tables;
+mod tls;
 mod units;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::policy::Window;
@@ -35,6 +37,7 @@ pub use files::Secret;
 pub use listing::{Listing, Setting};
 pub use sites::Site;
 pub use tables::{Admin, AdminAddress, Deliver, Journal, Limits, Links, Listen, Log, LogFormat, Record};
+pub use tls::{SiteTls, Tls};
 pub use units::{Share, parse_moment, parse_span};
 
 use fault::{Faults, Wrong, quoted};
@@ -61,6 +64,8 @@ pub struct Config {
     pub record: Record,
     /// What may be kept of a client's address.
     pub address: Address,
+    /// HTTP within TLS.
+    pub tls: Tls,
     /// Metrics, health and actions.
     pub admin: Admin,
     /// Bounds of connections and requests.
@@ -134,6 +139,7 @@ const START_ONLY: &[&str] = &[
     "edge",
     "data",
     "listen.http",
+    "listen.https",
     "listen.threads",
     "listen.backlog",
     "database.down_after",
@@ -191,6 +197,7 @@ fn read(s: &mut Section<'_>) -> Config {
         deliver: s.table("deliver", |s| Deliver::read(s, &database)),
         record: s.table("record", Record::read),
         address: s.table("privacy", tables::read_privacy),
+        tls: s.table("tls", |s| Tls::read(s, !listen.https.is_empty())),
         admin: s.table("admin", Admin::read),
         limits: s.table("limits", Limits::read),
         log: s.table("log", Log::read),
@@ -207,6 +214,7 @@ fn read(s: &mut Section<'_>) -> Config {
     let preset = config.database.preset.take();
     foreign::compose(s, &mut config, links, statements, preset);
     check_listeners(s, &config);
+    check_redirects(s, &config);
     check_default_site(s, &config);
     config
 }
@@ -240,22 +248,47 @@ fn parse_name(text: &str) -> Result<String, Wrong> {
 }
 
 fn check_listeners(s: &mut Section<'_>, config: &Config) {
-    let AdminAddress::Tcp(admin) = config.admin.listen else { return };
-    let same = |http: &&std::net::SocketAddr| {
-        http.port() == admin.port()
-            && admin.port() != 0
-            && (http.ip() == admin.ip() || http.ip().is_unspecified() || admin.ip().is_unspecified())
+    let is_same = |one: &SocketAddr, other: &SocketAddr| {
+        one.port() == other.port()
+            && one.port() != 0
+            && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
     };
-    if let Some(http) = config.listen.http.iter().find(same) {
-        // Whoever wrote only one of the two wrote the one to change.
-        let key =
-            if s.setting_origin("admin.listen") == Origin::File { "listen.http" } else { "admin.listen" };
-        s.fault_at(
-            s.setting_origin(key),
-            key.to_owned(),
-            format!("found {http} for listen.http and {admin} for admin.listen"),
-            "give each listener a port of its own",
-        );
+    let mut pairs = Vec::new();
+    let public = [("listen.http", &config.listen.http), ("listen.https", &config.listen.https)];
+    if let AdminAddress::Tcp(admin) = config.admin.listen {
+        for (key, addresses) in public {
+            pairs.extend(addresses.iter().map(|&address| (key, address, "admin.listen", admin)));
+        }
+    }
+    for &https in &config.listen.https {
+        pairs.extend(config.listen.http.iter().map(|&http| ("listen.http", http, "listen.https", https)));
+    }
+    for (first, one, second, other) in pairs {
+        if is_same(&one, &other) {
+            // Whoever wrote only one of the two wrote the one to change.
+            let key = if s.setting_origin(second) == Origin::File { first } else { second };
+            s.fault_at(
+                s.setting_origin(key),
+                key.to_owned(),
+                format!("found {one} for {first} and {other} for {second}"),
+                "give each listener a port of its own",
+            );
+        }
+    }
+}
+
+/// Nobody is sent where nothing listens.
+fn check_redirects(s: &mut Section<'_>, config: &Config) {
+    if !config.listen.https.is_empty() {
+        return;
+    }
+    for (at, site) in config.sites.iter().enumerate() {
+        if site.tls.redirect.is_some() {
+            let key = format!("site[{}].https_redirect", at + 1);
+            let found = "found a redirect, and no address in listen.https".to_owned();
+            let advice = "name the addresses for https in listen.https, or \"off\" here";
+            s.fault_at(s.setting_origin(&key), key, found, advice);
+        }
     }
 }
 

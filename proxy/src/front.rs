@@ -6,20 +6,26 @@
 //! - A request sees one value each of the sites, the links and the health from its first step to its last.
 //! - No response is a redirect that was not recorded: it is built from the record's proof.
 //!
-//! HTTP is hyper's. Nothing here opens a file, asks a database or decides what a link's answer is.
+//! HTTP is hyper's, TLS is rustls' in `certs`. Nothing here opens a file, asks a database or decides what a link's answer is.
 
 pub mod gate;
+pub mod peers;
+pub mod preface;
 pub mod sites;
 pub mod sockets;
+pub mod tls;
 
 mod ask;
 mod connection;
+mod converse;
 mod core;
 mod decide;
 mod prove;
+mod secure;
 mod serve;
 mod thread;
 
 pub use connection::Phase;
 pub use core::{Budgets, Limits, Shared};
+pub use sockets::{Listening, Port};
 pub use thread::run;

@@ -93,6 +93,8 @@ pub struct SiteCore {
     pub abandoned: Count,
     /// Requests of this site's hosts that match no route.
     pub unrouted: Count,
+    /// Requests that were sent to https.
+    pub upgraded: Count,
 }
 
 impl SiteCore {
@@ -185,6 +187,7 @@ impl Sites {
             page.counter("waived_events", &[("site", name)], sum(&|core| &core.waived));
             page.counter("abandoned_events", &[("site", name)], sum(&|core| &core.abandoned));
             page.counter("unrouted_requests", &[("site", name)], sum(&|core| &core.unrouted));
+            page.counter("upgraded_requests", &[("site", name)], sum(&|core| &core.upgraded));
         }
     }
 }
@@ -200,12 +203,20 @@ pub enum Refusal {
     ConnectionsPerSource,
     /// No free file descriptor.
     Descriptors,
+    /// The cap on TLS handshakes under way.
+    Handshakes,
     /// The journal is full and the configuration says to refuse.
     Journal,
     /// A method that no route answers.
     Method,
     /// Too many look-ups of unknown tokens from one source.
     MissesPerSource,
+    /// A host of another site than the one whose certificate was asked for.
+    OtherSite,
+    /// A request without TLS, by a listener for TLS, that cannot be sent to https.
+    PlainOnTls,
+    /// No sound header of the PROXY protocol from a load balancer that must send one.
+    ProxyHeader,
     /// No site has this host.
     UnknownHost,
 }
@@ -217,9 +228,13 @@ impl Refusal {
         (Self::ConnectionsMax, "connections_max"),
         (Self::ConnectionsPerSource, "connections_per_source"),
         (Self::Descriptors, "descriptors"),
+        (Self::Handshakes, "handshakes"),
         (Self::Journal, "journal"),
         (Self::Method, "method"),
         (Self::MissesPerSource, "misses_per_source"),
+        (Self::OtherSite, "other_site"),
+        (Self::PlainOnTls, "plain_on_tls"),
+        (Self::ProxyHeader, "proxy_header"),
         (Self::UnknownHost, "unknown_host"),
     ];
 }
@@ -253,12 +268,54 @@ impl LookUp {
     ];
 }
 
+/// How one TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// With a connection, for a client that was new.
+    Full,
+    /// With a connection, for a client that was known by its ticket.
+    Resumed,
+    /// No version, cipher or signature in common.
+    Incompatible,
+    /// No hello within its deadline.
+    LateHello,
+    /// No end within its deadline.
+    Late,
+    /// The client went away.
+    Left,
+    /// What came is no TLS, or breaks its rules.
+    Malformed,
+    /// HTTP without TLS.
+    Plain,
+    /// The client did not want this server, mostly for its certificate.
+    Refused,
+    /// No certificate for the name that was asked for.
+    UnknownName,
+}
+
+impl Handshake {
+    /// Every end with its labels, outcome and whether the client was known.
+    pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Full, "done", "no"),
+        (Self::Resumed, "done", "yes"),
+        (Self::Incompatible, "incompatible", "no"),
+        (Self::LateHello, "late_hello", "no"),
+        (Self::Late, "late", "no"),
+        (Self::Left, "left", "no"),
+        (Self::Malformed, "malformed", "no"),
+        (Self::Plain, "plain", "no"),
+        (Self::Refused, "refused", "no"),
+        (Self::UnknownName, "unknown_name", "no"),
+    ];
+}
+
 /// What one data thread counts for all sites together.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Core {
     refused: [Count; Refusal::ALL.len()],
     look_ups: [Count; LookUp::ALL.len()],
+    handshakes: [Count; Handshake::ALL.len()],
     /// From the parsed request to the finished answer.
     pub answer_time: Histogram,
     /// Connections accepted.
@@ -278,6 +335,7 @@ impl Default for Core {
         Self {
             refused: Default::default(),
             look_ups: Default::default(),
+            handshakes: Default::default(),
             answer_time: Histogram::new(ANSWER_BOUNDS_US),
             accepted: Count::default(),
             closed: Count::default(),
@@ -292,6 +350,13 @@ impl Core {
     /// Counts one refusal.
     pub fn refused(&self, reason: Refusal) {
         if let Some(count) = self.refused.get(reason as usize) {
+            count.one();
+        }
+    }
+
+    /// Counts one TLS handshake.
+    pub fn shook_hands(&self, end: Handshake) {
+        if let Some(count) = self.handshakes.get(end as usize) {
             count.one();
         }
     }
@@ -341,6 +406,10 @@ impl Plane {
         }
         for &(outcome, label) in LookUp::ALL {
             page.counter("look_ups", &[("outcome", label)], sum(&|core| &core.look_ups[outcome as usize]));
+        }
+        for &(end, outcome, resumed) in Handshake::ALL {
+            let labels = [("outcome", outcome), ("resumed", resumed)];
+            page.counter("tls_handshakes", &labels, sum(&|core| &core.handshakes[end as usize]));
         }
         page.counter("connections", &[], sum(&|core| &core.accepted));
         page.gauge("open_connections", &[], self.connections() as f64);
@@ -440,6 +509,9 @@ const HELP: &[(&str, &str)] = &[
     ("build_info", "Version of the running program; always 1."),
     ("cache_hits", "Tokens answered from the cache of looked-up links, misses included."),
     ("cache_misses", "Tokens not in the table, the overlay nor the cache."),
+    ("certificate_end_timestamp_seconds", "When the certificate that ends first ends, 0 without any."),
+    ("certificate_faults", "Faults of certificate files, the folder's included; each has a log line."),
+    ("certificates", "Certificates that are served."),
     ("clock_fault", "1 while the clock is behind the snapshot's own time; expiry is then ignored."),
     ("config_last_reload_success_timestamp_seconds", "When a configuration was last applied."),
     ("config_last_reload_successful", "1 when the last reload was applied, 0 when it was refused."),
@@ -482,8 +554,10 @@ const HELP: &[(&str, &str)] = &[
     ("requests", "Hits answered by site, kind and outcome."),
     ("start_timestamp_seconds", "When this process started."),
     ("synced_events", "Events known to survive a power cut."),
+    ("tls_handshakes", "TLS handshakes by outcome, and whether the client was known by a ticket."),
     ("unrecorded_events", "Hits answered but not recorded: beyond the budget or the site's share."),
     ("unrouted_requests", "Requests of a site's host that match no route."),
+    ("upgraded_requests", "Requests without TLS that were sent to https."),
     ("waived_events", "Hits answered though the journal could not take their record."),
     ("window_end_timestamp_seconds", "End of the current maintenance window, 0 without one."),
 ];
@@ -548,6 +622,9 @@ mod tests {
         }
         for (at, &(outcome, _)) in LookUp::ALL.iter().enumerate() {
             assert_eq!(outcome as usize, at);
+        }
+        for (at, &(end, ..)) in Handshake::ALL.iter().enumerate() {
+            assert_eq!(end as usize, at);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Turns an answer that is already decided into an HTTP response: the last step of a request's way.
 //!
 //! Invariants:
-//! - Nothing of a request reaches a response. All that can be asked for here is a location that was
-//!   approved when its link was loaded, a page, a language and a method.
+//! - Nothing of a request reaches a response, but for its own path in a redirect to https. All else that
+//!   can be asked for here is a location that was approved when its link was loaded, a page, a language
+//!   and a method.
 //! - No response may be stored by anyone: each one says `no-store`.
-//! - A redirect is a 302, or the 303 or 307 that its route asks for, never a 301, with an empty body.
+//! - A redirect to a link's target is a 302, or the 303 or 307 that its route asks for, never a 301,
+//!   with an empty body.
 //! - HEAD gets the status and the fields of GET, `Content-Length` included, and no body.
 //! - The redirect allocates nothing, for it gets the emptied field map of the request; the pixel only
 //!   its own.
@@ -50,6 +52,31 @@ pub fn redirect(
         Redirect::Temporary => StatusCode::TEMPORARY_REDIRECT,
     };
     *response.headers_mut() = spare;
+    response
+}
+
+/// How a client that came without TLS is told to come back with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permanent {
+    /// 301, which every client knows.
+    Moved,
+    /// 308, which keeps the method.
+    Redirect,
+}
+
+/// To the same address with `https`; `location` repeats the request's path, which was checked.
+#[must_use]
+pub fn upgrade(manner: Permanent, location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = match manner {
+        Permanent::Moved => StatusCode::MOVED_PERMANENTLY,
+        Permanent::Redirect => StatusCode::PERMANENT_REDIRECT,
+    };
+    let fields = response.headers_mut();
+    fields.insert(LOCATION, location);
+    fields.insert(CACHE_CONTROL, NO_STORE);
+    fields.insert(X_ROBOTS_TAG, NOINDEX);
+    fields.insert(CONTENT_LENGTH, ZERO);
     response
 }
 

@@ -34,7 +34,7 @@ macro_rules! smoke {
     };
 }
 
-smoke! { accept_language config event frame host journal links_log route snapshot target }
+smoke! { accept_language config event frame host journal links_log preface route snapshot target }
 
 fn run(name: &str) {
     let target = fuzz::all()[name];

@@ -21,6 +21,8 @@ pub fn render(view: &View, now: UnixMillis) -> String {
     journal(view, &page);
     delivery(view, &page);
     health(view, &page, now);
+    // An edge without https has zeroes: no series appears with a reload or a restart.
+    view.certificates.clone().unwrap_or_default().write(&page);
     let reloads = &view.reloads;
     page.counter("config_reloads", &[("outcome", "applied")], reloads.applied.load(Relaxed));
     page.counter("config_reloads", &[("outcome", "refused")], reloads.refused.load(Relaxed));

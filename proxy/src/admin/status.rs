@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::certificates::{Board, Listing, Summary};
 use crate::clock::Expiry;
 use crate::database::unescape;
 use crate::deliver;
@@ -34,6 +35,8 @@ pub struct View {
     pub namespaces: crate::links::namespaces::Namespaces,
     /// Each sink's board.
     pub sinks: Vec<Arc<SinkBoard>>,
+    /// What was found of certificates; `None` without a listener for https.
+    pub certificates: Option<Arc<Board>>,
     /// Reloads.
     pub reloads: Reloads,
     /// Raised when the edge begins to end.
@@ -103,6 +106,9 @@ pub struct Status {
     pub unrecorded: u64,
     /// Connections open now.
     pub connections: u64,
+    /// The certificates; `None` without a listener for https.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub certificates: Option<Summary>,
 }
 
 /// One needed part.
@@ -216,6 +222,9 @@ impl View {
         if !self.links.is_ready() {
             return Err("links are not loaded yet\n");
         }
+        if self.shared.tls.as_ref().is_some_and(|tls| !tls.is_open()) {
+            return Err("no certificate is loaded yet; see `holdfast certs list`\n");
+        }
         Ok(())
     }
 
@@ -240,7 +249,14 @@ impl View {
                 .collect(),
             unrecorded: plane.sites.unrecorded(),
             connections: plane.connections(),
+            certificates: self.certificates.as_ref().map(|board| board.summary()),
         }
+    }
+
+    /// All certificates and all that is wrong with their files.
+    #[must_use]
+    pub fn certificates(&self) -> Listing {
+        self.certificates.as_ref().map_or_else(Listing::default, |board| board.listing())
     }
 
     fn links_status(&self) -> Links {

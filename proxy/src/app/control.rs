@@ -43,6 +43,7 @@ const REFUSALS_SAID_EVERY: Duration = Duration::from_secs(60);
 const CONNECTION_CAPS: &[(Refusal, &str)] = &[
     (Refusal::ConnectionsMax, "limits.connections_max"),
     (Refusal::ConnectionsPerSource, "limits.connections_per_source"),
+    (Refusal::Handshakes, "tls.handshakes_max"),
     (Refusal::Descriptors, "open files (ulimit -n, LimitNOFILE)"),
 ];
 /// How long a new program may take to become ready after it got the sockets.
@@ -137,15 +138,15 @@ async fn control(
     let hand_over_path = hand_over_socket(&edge.folder.path);
     let hand_over = tokio::spawn(watch_for_take_over(hand_over_path.clone(), hand_overs.clone()));
 
-    let mut addresses = Addresses {
-        http: edge.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
+    let addresses = Addresses {
+        http: addresses_of(&edge.listeners.http),
+        https: addresses_of(&edge.listeners.https),
         admin: admin_address,
     };
-    // One socket for each data thread, one line for each address.
-    addresses.http.sort_unstable();
-    addresses.http.dedup();
-    for address in &addresses.http {
-        tracing::info!(role = "http", %address, "listening");
+    for (role, all) in [("http", &addresses.http), ("https", &addresses.https)] {
+        for address in all {
+            tracing::info!(role, %address, "listening");
+        }
     }
     tracing::info!(role = "admin", address = addresses.admin, "listening");
     edge.phase.send_replace(Phase::Open);
@@ -205,6 +206,14 @@ async fn control(
     Ok(())
 }
 
+/// One socket for each data thread, one address for all.
+fn addresses_of(listeners: &[std::net::TcpListener]) -> Vec<std::net::SocketAddr> {
+    let mut addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
 impl Control {
     fn tick(&mut self) {
         let now = clock::now();
@@ -213,6 +222,7 @@ impl Control {
         let expiry = if behind { Expiry::Ignored } else { Expiry::Counts };
         self.edge.shared.vitals.tick(now, expiry);
         self.watch_database(now);
+        self.edge.certificates.tick(now);
         self.resume();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_MEASURE) {
@@ -378,6 +388,7 @@ impl Control {
         });
         shared.gate.limit(connections_max(&config), config.limits.connections_per_source);
         shared.budgets.store(Arc::new(budgets(&config)));
+        self.edge.certificates.configure(&config);
         self.config = config;
         Ok(())
     }
@@ -409,7 +420,8 @@ impl Control {
             HandOver::Rested(stream, true) => {
                 self.edge.sink_orders.pause(true);
                 self.edge.folder.unlock();
-                match sockets::send(&stream, &self.edge.listeners, self.admin_handed.as_ref()) {
+                let super::Listeners { http, https } = &self.edge.listeners;
+                match sockets::send(&stream, http, https, self.admin_handed.as_ref()) {
                     Ok(()) => {
                         tracing::info!("another program takes over: it has the listeners");
                         let hand_overs = self.hand_overs.clone();

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use http::HeaderValue;
+
 use super::RunError;
-use crate::config::Config;
+use crate::config::{Config, SiteTls};
 use crate::front::sites::{Site, Sites};
 use crate::journal::{Journal, Tag};
 use crate::links::namespaces::Namespaces;
@@ -44,6 +46,15 @@ fn tag(name: &str) -> Tag {
     Tag(crc32c::crc32c(name.as_bytes()))
 }
 
+/// `Strict-Transport-Security` as a site's answers carry it (RFC 6797).
+fn hsts(tls: &SiteTls) -> Option<HeaderValue> {
+    if tls.hsts.is_zero() {
+        return None;
+    }
+    let below = if tls.hsts_subdomains { "; includeSubDomains" } else { "" };
+    HeaderValue::try_from(format!("max-age={}{below}", tls.hsts.as_secs())).ok()
+}
+
 /// Builds the published value.
 pub(super) fn build(
     config: &Config,
@@ -70,6 +81,8 @@ pub(super) fn build(
             pages: Pages::new(&site.brand),
             tag: tag(&site.name),
             counters: plane.sites.site(&site.name),
+            https_redirect: site.tls.redirect,
+            hsts: hsts(&site.tls),
             over_share: flag,
         });
     }

@@ -271,6 +271,16 @@ fn screen(status: &Status) {
             row("", String::new(), standing.clone());
         }
     }
+    if let Some(certificates) = &status.certificates {
+        let end = certificates.ends_first_s.and_then(|end| u64::try_from(end).ok());
+        let end = end.map_or_else(String::new, |end| format!(", the first ends {}", time(end * 1000)));
+        let faults = match certificates.faults {
+            0 => String::new(),
+            faults => format!("; {}: see `holdfast certs list`", output::count(faults, "FAULT")),
+        };
+        let names = output::count(certificates.names, "name");
+        row("certificates", certificates.certificates.to_string(), format!("for {names}{end}{faults}"));
+    }
     let answers: Vec<String> =
         status.answers.iter().map(|(class, count)| format!("{count} {class}")).collect();
     row("answers", answers.join(", "), format!("{} unrecorded", status.unrecorded));
@@ -278,7 +288,7 @@ fn screen(status: &Status) {
 }
 
 /// A moment in the reader's own zone.
-fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     i64::try_from(ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{Configured, Failure, output};
 use crate::app::{self, Origin, Start};
 use crate::causes::chain;
+use crate::clock;
 use crate::config::{self, Config, LogFormat};
 use crate::database::{self, Access};
 
@@ -50,6 +51,7 @@ impl Check {
         if self.print {
             output::line(config.effective_toml().trim_end());
         }
+        note_certificates(&config);
         if self.connect {
             let mut database =
                 database::open(&config.database.source, Access::ReadOnly, config.database.timeout)
@@ -66,6 +68,25 @@ impl Check {
             output::line(format_args!("{} is fine", self.configured.config.display()));
         }
         Ok(())
+    }
+}
+
+/// Says what is wrong with certificate files: no fault of the configuration, for the rest is served, but
+/// better known before a start.
+fn note_certificates(config: &Config) {
+    if config.listen.https.is_empty() {
+        return;
+    }
+    let (mut store, _resolver) = certs::watch(config.tls.certificates.clone());
+    let now = certs::UnixSeconds(i64::try_from(clock::now().0 / 1000).unwrap_or(i64::MAX));
+    store.reload(now);
+    // The second time verifies the keys, too.
+    let report = store.reload(now);
+    for fault in &report.faults {
+        output::note(chain(fault));
+    }
+    if report.certificates == 0 {
+        output::note("no certificate is there: nothing would be accepted on listen.https");
     }
 }
 

@@ -15,6 +15,7 @@ use crate::route::{
 use super::fault::{Origin, Wrong, quoted};
 use super::reader::Section;
 use super::tables::optional;
+use super::tls::{self, SiteTls};
 use super::{NAME, files, parse_name, units};
 
 /// A set of hostnames with one brand, one namespace and one list of routes.
@@ -28,6 +29,8 @@ pub struct Site {
     pub namespace: String,
     /// Its routes in the order in which they are tried.
     pub routes: Routes,
+    /// What it says to clients about TLS.
+    pub tls: SiteTls,
     /// How its pages look, their language and local time included.
     pub brand: Brand,
 }
@@ -63,6 +66,7 @@ fn read_site(s: &mut Section<'_>) -> Draft {
     let languages = Language::ALL.map(|language| (language.code(), language));
     let language = s.choice("language", Language::En, &languages);
     let time_zone = read_time_zone(s);
+    let tls = tls::read_site(s);
     let brand = s.table("brand", |s| Brand {
         name: read_line(s, "name", &name),
         colour: read_colour(s),
@@ -75,7 +79,7 @@ fn read_site(s: &mut Section<'_>) -> Draft {
         name_origin: s.origin_of("name"),
         path: s.path().to_owned(),
         host_origins,
-        site: Site { name, hosts, namespace, routes, brand },
+        site: Site { name, hosts, namespace, routes, tls, brand },
     }
 }
 

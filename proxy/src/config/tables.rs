@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::deliver;
 use crate::follow;
+use crate::front::peers::Network;
 use crate::journal::{self, Mode};
 use crate::links::guard;
 use crate::record::privacy::Address;
@@ -20,6 +21,7 @@ use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
 use super::foreign;
 use super::reader::{Section, parse_address};
+use super::tls;
 use super::units::{Share, show_size, show_span};
 
 /// `[listen]`: where requests come in.
@@ -27,6 +29,12 @@ use super::units::{Share, show_size, show_span};
 pub struct Listen {
     /// Addresses for HTTP, at least one.
     pub http: Vec<SocketAddr>,
+    /// Addresses for HTTP within TLS.
+    pub https: Vec<SocketAddr>,
+    /// Who must begin a connection with a header of the PROXY protocol.
+    pub proxy_protocol: Box<[Network]>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Box<[Network]>,
     /// Data threads; 0 is one per core.
     pub threads: usize,
     /// Connections that wait to be accepted, per socket.
@@ -41,24 +49,15 @@ pub struct Listen {
 
 impl Listen {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
-        let allowed = "a list of IP addresses with ports, such as [\"0.0.0.0:8080\"]";
-        let mut http = Vec::new();
-        for (address, origin) in s.list("http", &["0.0.0.0:8080"], allowed, parse_address) {
-            if http.contains(&address) {
-                s.fault_at(
-                    origin,
-                    "listen.http".to_owned(),
-                    format!("found {address} twice"),
-                    "name each address once",
-                );
-            }
-            http.push(address);
-        }
+        let http = Self::read_addresses(s, "http", "listen.http", &["0.0.0.0:8080"]);
         if s.is_empty_list("http") {
             s.fault("http", "found no address", "allowed: at least one, such as 0.0.0.0:8080");
         }
         let listen = Self {
             http,
+            https: Self::read_addresses(s, "https", "listen.https", &[]),
+            proxy_protocol: tls::read_networks(s, "proxy_protocol"),
+            trusted_proxies: tls::read_networks(s, "trusted_proxies"),
             threads: s.number("threads", 0, 0..=1024),
             backlog: s.number("backlog", 4096, 16..=65_535),
             default_site: optional(s, "default_site", "the name of a site, or \"\" for none"),
@@ -74,6 +73,24 @@ impl Listen {
             );
         }
         listen
+    }
+
+    fn read_addresses(
+        s: &mut Section<'_>,
+        key: &'static str,
+        name: &str,
+        default: &[&str],
+    ) -> Vec<SocketAddr> {
+        let allowed = "a list of IP addresses with ports, such as [\"0.0.0.0:8080\"]";
+        let mut addresses = Vec::new();
+        for (address, origin) in s.list(key, default, allowed, parse_address) {
+            if addresses.contains(&address) {
+                let found = format!("found {address} twice");
+                s.fault_at(origin, name.to_owned(), found, "name each address once");
+            }
+            addresses.push(address);
+        }
+        addresses
     }
 }
 

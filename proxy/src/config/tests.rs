@@ -208,6 +208,72 @@ fn addresses() {
 }
 
 #[test]
+fn https_and_its_certificates() {
+    check(
+        "[listen]\nhttp = '0.0.0.0:80'\nhttps = '0.0.0.0:80'\n[tls]\nfolder = 'data'",
+        &[
+            "3: listen.https: found 0.0.0.0:80 for listen.http and 0.0.0.0:80 for listen.https; give each listener \
+           a port of its own",
+        ],
+    );
+    check(
+        "[listen]\nhttps = '0.0.0.0:443'\n[tls]\nfolder = 'nowhere'\ntickets_file = 'short'\npoll = '1ms'",
+        &[
+            "4: tls.folder: \"nowhere\" does not exist; make nowhere a folder that this user may read",
+            "5: tls.tickets_file: the file holds too little to be a secret; allowed: at least 32 bytes, such \
+             as `openssl rand -hex 32` prints",
+            "6: tls.poll: found \"1ms\"; allowed: a duration from \"100ms\" to \"1h\"",
+        ],
+    );
+    let config = Place::new()
+        .parse(
+            &format!("listen.https = '[::]:443'\ntls.folder = 'data'\ntls.tickets_file = 'token'{SITE}"),
+            &[],
+        )
+        .unwrap();
+    assert_eq!(config.listen.https.len(), 1);
+    assert!(config.tls.tickets.is_some());
+    assert!(!config.effective_toml().contains("0123456789abcdef"));
+    for bad in ["*.example.com", "example.com:443", "a b"] {
+        check(
+            &format!("tls.default = '{bad}'"),
+            &[&format!(
+                "1: tls.default: found \"{bad}\"; allowed: a host whose certificate is in the folder, or \"\" for none"
+            )],
+        );
+    }
+    // Nothing listens: a folder that is not there is no fault.
+    assert!(Place::new().parse(&format!("tls.folder = 'nowhere'{SITE}"), &[]).is_ok());
+}
+
+#[test]
+fn what_sites_say_of_tls_and_who_is_believed() {
+    check(
+        "[[site]]\nname = 'a'\nhosts = 'a.example.com'\npreset = 'dotdigital'\nhttps_redirect = '302'\nhsts = '1'",
+        &[
+            "5: site[1].https_redirect: found \"302\"; allowed: \"off\", \"301\", \"308\" (did you mean \"301\"?)",
+            "6: site[1].hsts: found \"1\"; allowed: a duration from \"0s\" to \"3650d\"",
+        ],
+    );
+    check(
+        "[[site]]\nname = 'a'\nhosts = 'a.example.com'\npreset = 'dotdigital'\nhttps_redirect = '308'",
+        &[
+            "5: site[1].https_redirect: found a redirect, and no address in listen.https; name the addresses for \
+           https in listen.https, or \"off\" here",
+        ],
+    );
+    check(
+        "[listen]\nproxy_protocol = ['10.0.0.0/8', '10.0.0.1/8']\ntrusted_proxies = 'all'",
+        &[
+            "2: listen.proxy_protocol: found \"10.0.0.1/8\": not an IP address, nor the first one of a network with \
+             the length of its prefix; allowed: a list of networks such as [\"10.0.0.0/8\", \"2001:db8::1\"]",
+            "3: listen.trusted_proxies: found \"all\": not an IP address, nor the first one of a network with the \
+             length of its prefix; allowed: a list of networks such as [\"10.0.0.0/8\", \"2001:db8::1\"]",
+        ],
+    );
+}
+
+#[test]
 fn a_unix_socket_has_a_bounded_path() {
     let place = Place::new();
     let text = format!("admin.listen = 'unix:/{}'{SITE}", "a".repeat(120));

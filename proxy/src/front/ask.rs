@@ -1,20 +1,56 @@
 //! Request → what is asked: its site, its route, its token, or why nobody can tell.
 //!
 //! hyper has parsed the request; the rules that it leaves to us are here: exactly one valid host
-//! (RFC 9112 §3.2), which an absolute target must repeat (§3.2.2), and one exact `chunked` at most
-//! (§6.1).
+//! (RFC 9112 §3.2), which an absolute target must repeat (§3.2.2), one exact `chunked` at most (§6.1),
+//! and a host of the site that the connection's certificate was asked for (RFC 9110 §15.5.20).
+
+use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 
 use super::sites::{Site, Sites};
+use super::tls::Tls;
 use crate::event::Method;
 use crate::metrics::Refusal;
+use crate::respond::Permanent;
 use crate::respond::pages::{Page, Pages};
 use crate::route::{Host, Matched};
 
 /// Longest path with query; twice the longest token.
 const TARGET_BYTES_MAX: usize = 8 << 10;
+/// Most fields of a request's head; hyper counts them for HTTP/1 only.
+pub(super) const FIELDS_MAX: usize = 64;
+/// What must stay reachable without TLS, for the certificate is still to come.
+const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
+
+/// Who asks, and how its connection came to be.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// The other end of the connection, or who a load balancer says that it is.
+    pub(super) peer: IpAddr,
+    /// Whether what it says of a client before it is believed.
+    pub(super) is_proxy: bool,
+    pub(super) way: Way,
+}
+
+/// How bytes come in.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// Without TLS.
+    Plain,
+    /// Without TLS, by a listener for TLS.
+    Misplaced,
+    /// By TLS under this name.
+    Tls { name: Option<Box<str>> },
+}
+
+/// What is known of the listeners for https.
+#[derive(Clone, Copy)]
+pub(super) struct Https<'a> {
+    pub(super) tls: Option<&'a Tls>,
+    pub(super) public_port: u16,
+}
 
 /// A request that belongs to a route of a site.
 pub(super) struct Asked<'a> {
@@ -25,53 +61,119 @@ pub(super) struct Asked<'a> {
     pub(super) query: &'a [u8],
 }
 
-/// A request that is answered with a page before it becomes a hit.
+/// A request that is answered before it becomes a hit.
 pub(super) struct Turned<'a> {
-    pub(super) page: Page,
+    pub(super) what: What,
     pub(super) pages: &'a Pages,
     pub(super) why: Why<'a>,
+}
+
+/// The answer to a turned request.
+pub(super) enum What {
+    Page(Page),
+    /// To the same address with https.
+    Upgrade(Permanent, HeaderValue),
 }
 
 /// Where a turned request is counted.
 pub(super) enum Why<'a> {
     Refused(Refusal),
     Unrouted(&'a Site),
+    Upgraded(&'a Site),
 }
 
 /// Finds out what a request asks for; `host_scratch` and `token_scratch` are overwritten.
 pub(super) fn ask<'a, B>(
     sites: &'a Sites,
+    https: Https<'_>,
+    way: &Way,
     request: &'a Request<B>,
     host_scratch: &'a mut Vec<u8>,
     token_scratch: &'a mut Vec<u8>,
 ) -> Result<Asked<'a>, Turned<'a>> {
-    let turned = |page, pages, refusal| Turned { page, pages, why: Why::Refused(refusal) };
+    let turned = |page, pages, refusal| Turned { what: What::Page(page), pages, why: Why::Refused(refusal) };
     let bad = || turned(Page::BadRequest, &sites.neutral, Refusal::BadRequest);
     let Some(named) = named_host(request).map_err(|Invalid| bad())? else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
-    if !has_sound_framing(request.headers()) {
+    if !has_sound_framing(request.headers()) || request.headers().len() > FIELDS_MAX {
         return Err(bad());
     }
     let host = Host::parse(named, host_scratch).map_err(|_| bad())?;
     let Some(site) = sites.find(host) else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
+    if let Way::Tls { name: Some(name) } = way
+        && !is_of_site(sites, site, host, name)
+    {
+        return Err(turned(Page::Misdirected, &sites.neutral, Refusal::OtherSite));
+    }
     if target_bytes(request.uri()) > TARGET_BYTES_MAX {
         return Err(turned(Page::BadRequest, &site.pages, Refusal::BadRequest));
     }
     let method = match *request.method() {
         http::Method::GET => Method::Get,
         http::Method::HEAD => Method::Head,
+        // Sent without TLS to where TLS is spoken: nothing of it is taken.
+        _ if matches!(way, Way::Misplaced) => {
+            return Err(turned(Page::BadRequest, &site.pages, Refusal::PlainOnTls));
+        }
         _ => return Err(turned(Page::MethodNotAllowed, &site.pages, Refusal::Method)),
     };
+    if let Some(manner) = upgrade(site, https, way, host, request.uri().path()) {
+        return Err(match secure_location(https.public_port, host, request.uri()) {
+            Some(location) => {
+                Turned { what: What::Upgrade(manner, location), pages: &site.pages, why: Why::Upgraded(site) }
+            }
+            None => turned(Page::BadRequest, &site.pages, Refusal::BadRequest),
+        });
+    }
     match site.routes.find(request.uri().path().as_bytes(), token_scratch) {
         Some(matched) => {
             let query = request.uri().query().unwrap_or_default().as_bytes();
             Ok(Asked { site, host, matched, method, query })
         }
-        None => Err(Turned { page: Page::Unknown, pages: &site.pages, why: Why::Unrouted(site) }),
+        None => Err(Turned { what: What::Page(Page::Unknown), pages: &site.pages, why: Why::Unrouted(site) }),
     }
+}
+
+/// Whether `host`, which is `site`'s, may be asked for on a connection under `name`: a certificate may be
+/// for hosts of many sites, and a client then takes one connection for all of them.
+fn is_of_site(sites: &Sites, site: &Site, host: Host<'_>, name: &str) -> bool {
+    if host.as_bytes() == name.as_bytes() {
+        return true;
+    }
+    let mut scratch = Vec::new(); // stays empty: the name is in lower case
+    let Ok(name) = Host::parse(name.as_bytes(), &mut scratch) else { return false };
+    sites.find(name).is_some_and(|other| std::ptr::eq(other, site))
+}
+
+/// How a request is sent to https; only where a certificate is there for it, for a link that is
+/// answered without TLS is better than one that is not answered.
+fn upgrade(site: &Site, https: Https<'_>, way: &Way, host: Host<'_>, path: &str) -> Option<Permanent> {
+    let manner = match way {
+        Way::Plain => site.https_redirect?,
+        Way::Misplaced => Permanent::Redirect,
+        Way::Tls { .. } => return None,
+    };
+    let covered = https.tls.is_some_and(|tls| tls.covers(host.as_bytes()));
+    (!path.starts_with(ACME_CHALLENGE) && (covered || matches!(way, Way::Misplaced))).then_some(manner)
+}
+
+/// The same address with https; `None` when the path has a byte that no `Location` may have.
+fn secure_location(port: u16, host: Host<'_>, target: &Uri) -> Option<HeaderValue> {
+    let path = target.path_and_query().map_or("/", |path| path.as_str());
+    if !path.starts_with('/') || path.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'\\') {
+        return None;
+    }
+    let mut location = Vec::with_capacity(16 + host.as_bytes().len() + path.len());
+    location.extend_from_slice(b"https://");
+    location.extend_from_slice(host.as_bytes());
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(path.as_bytes());
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(location)).ok()
 }
 
 fn target_bytes(target: &Uri) -> usize {

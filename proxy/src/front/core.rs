@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::BytesMut;
+use http::HeaderMap;
 use tokio::time::Instant;
 
+use super::ask::Caller;
 use super::connection::Phase;
 use super::gate::Gate;
+use super::peers::{self, Network};
 use super::sites::Sites;
+use super::tls::Tls;
 use crate::clock;
 use crate::event::UnixMillis;
 use crate::links::Links;
@@ -23,8 +27,8 @@ use crate::record::privacy;
 use crate::resolve::look_ups::{Answer, Key, LookUps};
 use crate::vitals::{Vital, Vitals};
 
-/// Bounds of connections and requests.
-#[derive(Clone, Copy, Debug)]
+/// Bounds of connections and requests, and who is believed.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Longest head of a request in bytes.
     pub header_bytes_max: usize,
@@ -40,6 +44,18 @@ pub struct Limits {
     pub address: privacy::Address,
     /// Whether the target is recorded with the hit.
     pub record_url: bool,
+    /// Longest time for what a load balancer says of the client, and for a TLS client's hello.
+    pub hello_timeout: Duration,
+    /// Longest time for the rest of a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes under way at once.
+    pub handshakes_max: usize,
+    /// The port by which clients reach the listeners for https.
+    pub public_port: u16,
+    /// Who must begin a connection with a header of the PROXY protocol.
+    pub proxy_protocol: Box<[Network]>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Box<[Network]>,
 }
 
 /// What unknown tokens may cost.
@@ -72,6 +88,8 @@ pub struct Shared {
     pub plane: Arc<Plane>,
     /// Bounds; replaced whole by a reload.
     pub limits: ArcSwap<Limits>,
+    /// The listeners for https, where there are any.
+    pub tls: Option<Arc<Tls>>,
     /// Another program accepts from the same sockets.
     pub handed_over: AtomicBool,
 }
@@ -182,6 +200,15 @@ impl Core {
         let mut view = self.view.borrow_mut();
         let View { sites, links, vital, limits } = &mut *view;
         step(Seen { sites: sites.load(), links: links.load(), vital: vital.load(), limits: limits.load() })
+    }
+
+    /// Who is behind a request: the other end of its connection, or who trusted proxies say that it is.
+    pub(super) fn client(&self, caller: &Caller, headers: &HeaderMap) -> IpAddr {
+        if !caller.is_proxy {
+            return caller.peer;
+        }
+        let limits = self.shared.limits.load();
+        peers::forwarded(headers, &limits.trusted_proxies).unwrap_or(caller.peer)
     }
 
     pub(super) fn counters(&self) -> &metrics::Core {

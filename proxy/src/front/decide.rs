@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
-use super::ask::{Asked, Turned, Why, ask};
+use super::ask::{Asked, Caller, Https, Turned, Way, What, Why, ask};
 use super::core::{Core, Scratch, Seen};
 use super::prove::Account;
+use super::sites::Site;
 use crate::event::{Captures, Event, Kind, Method, Outcome, TOKEN_BYTES_MAX, UnixMillis};
 use crate::links::entry::Entry;
 use crate::metrics::{LookUp, Refusal};
@@ -43,6 +45,8 @@ pub(super) enum Step {
 pub(super) struct Hit {
     pub(super) answer: Decided,
     pub(super) account: Account,
+    /// What its site says of TLS.
+    pub(super) hsts: Option<HeaderValue>,
 }
 
 /// The answer, but for the proof that a redirect needs.
@@ -58,15 +62,33 @@ pub(super) fn decide<B>(
     core: &Core,
     seen: Seen<'_>,
     request: &Request<B>,
+    caller: &Caller,
     peer: IpAddr,
     now: UnixMillis,
     looked_up: Option<(&Key, &Answer)>,
 ) -> Step {
+    let way = &caller.way;
     let mut scratch = core.scratch.borrow_mut();
     let Scratch { host, token, appended, locations, captures } = &mut *scratch;
-    let asked = match ask(seen.sites, request, host, token) {
+    let https = Https { tls: core.shared.tls.as_deref(), public_port: seen.limits.public_port };
+    let asked = match ask(seen.sites, https, way, request, host, token) {
         Ok(asked) => asked,
-        Err(turned) => return Step::Turned(turn(core, &turned, request)),
+        Err(turned) => {
+            let hsts = match turned.why {
+                Why::Unrouted(site) => hsts(site, way),
+                Why::Refused(_) | Why::Upgraded(_) => None,
+            };
+            return Step::Turned(turn(core, turned, hsts, request));
+        }
+    };
+    let hsts = hsts(asked.site, way);
+    let turned = |page, why| {
+        Step::Turned(turn(
+            core,
+            Turned { what: What::Page(page), pages: &asked.site.pages, why },
+            hsts,
+            request,
+        ))
     };
     let kept;
     let kind = asked.matched.route.kind();
@@ -82,8 +104,7 @@ pub(super) fn decide<B>(
             Missing::LookUp(key) if core.may_look_up(peer, now) => return Step::LookUp(key),
             Missing::LookUp(_) => {
                 let why = Why::Refused(Refusal::MissesPerSource);
-                let page = Page::TooManyRequests { retry_after_s: 1 };
-                return Step::Turned(turn(core, &Turned { page, pages: &asked.site.pages, why }, request));
+                return turned(Page::TooManyRequests { retry_after_s: 1 }, why);
             }
         },
     };
@@ -91,13 +112,7 @@ pub(super) fn decide<B>(
     let answer = match answer(core, &asked, plan, &resolution, request.headers(), now, (appended, locations))
     {
         Ok(answer) => answer,
-        Err(Unsendable) => {
-            return Step::Turned(turn(
-                core,
-                &Turned { page: Page::Unknown, pages: &asked.site.pages, why: Why::Unrouted(asked.site) },
-                request,
-            ));
-        }
+        Err(Unsendable) => return turned(Page::Unknown, Why::Unrouted(asked.site)),
     };
     let location = match &answer {
         Decided::Redirect(_, location) => location.as_bytes(),
@@ -112,12 +127,20 @@ pub(super) fn decide<B>(
         Err(crate::record::Refused) if plan != Plan::Redirect => Some(Staged::Waived(Fate::Lost)),
         Err(crate::record::Refused) => {
             let page = Page::Refused(back(core, Notice::Unplanned, now));
-            let why = Why::Refused(Refusal::Journal);
-            return Step::Turned(turn(core, &Turned { page, pages: &asked.site.pages, why }, request));
+            return turned(page, Why::Refused(Refusal::Journal));
         }
     };
     let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
-    Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome } })
+    let hsts = hsts.cloned();
+    Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome }, hsts })
+}
+
+/// What a site says of TLS, in answers over it alone (RFC 6797 §7.2).
+fn hsts<'a>(site: &'a Site, way: &Way) -> Option<&'a HeaderValue> {
+    match way {
+        Way::Tls { .. } => site.hsts.as_ref(),
+        Way::Plain | Way::Misplaced => None,
+    }
 }
 
 enum Missing {
@@ -289,7 +312,12 @@ pub(super) fn broken(core: &Core, now: UnixMillis) -> Response<Body> {
     core.with(|seen| seen.sites.neutral.answer(page, Language::En, Method::Get))
 }
 
-fn turn<B>(core: &Core, turned: &Turned<'_>, request: &Request<B>) -> Response<Body> {
+fn turn<B>(
+    core: &Core,
+    turned: Turned<'_>,
+    hsts: Option<&HeaderValue>,
+    request: &Request<B>,
+) -> Response<Body> {
     match turned.why {
         Why::Refused(refusal) => core.counters().refused(refusal),
         Why::Unrouted(site) => {
@@ -297,7 +325,19 @@ fn turn<B>(core: &Core, turned: &Turned<'_>, request: &Request<B>) -> Response<B
                 counters.unrouted.one();
             }
         }
+        Why::Upgraded(site) => {
+            if let Some(counters) = site.counters.get(core.index) {
+                counters.upgraded.one();
+            }
+        }
     }
     let method = if request.method() == http::Method::HEAD { Method::Head } else { Method::Get };
-    turned.pages.answer(turned.page, turned.pages.language_for(request.headers()), method)
+    let mut response = match turned.what {
+        What::Page(page) => turned.pages.answer(page, turned.pages.language_for(request.headers()), method),
+        What::Upgrade(manner, location) => respond::upgrade(manner, location),
+    };
+    if let Some(hsts) = hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    response
 }

@@ -48,19 +48,21 @@ impl Gate {
     /// # Errors
     /// The cap that was reached.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Pass, Refusal> {
-        let source = privacy::source(address);
+        let mut pass = self.enter_unnamed()?;
+        pass.name(address)?;
+        Ok(pass)
+    }
+
+    /// The same for a connection whose source a load balancer has yet to name.
+    ///
+    /// # Errors
+    /// The cap that was reached.
+    pub fn enter_unnamed(self: &Arc<Self>) -> Result<Pass, Refusal> {
         if self.open.fetch_add(1, Relaxed) >= self.open_max.load(Relaxed) {
             self.open.fetch_sub(1, Relaxed);
             return Err(Refusal::ConnectionsMax);
         }
-        let mut shard = self.shard(source).lock().unwrap_or_else(PoisonError::into_inner);
-        let count = shard.entry(source).or_insert(0);
-        if *count >= self.per_source_max.load(Relaxed) {
-            self.open.fetch_sub(1, Relaxed);
-            return Err(Refusal::ConnectionsPerSource);
-        }
-        *count += 1;
-        Ok(Pass { gate: Arc::clone(self), source })
+        Ok(Pass { gate: Arc::clone(self), source: None })
     }
 
     /// Connections open now.
@@ -78,17 +80,37 @@ impl Gate {
 #[derive(Debug)]
 pub struct Pass {
     gate: Arc<Gate>,
-    source: u64,
+    source: Option<u64>,
+}
+
+impl Pass {
+    /// Says whose connection it is, once.
+    ///
+    /// # Errors
+    /// The cap that was reached.
+    pub fn name(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        debug_assert!(self.source.is_none(), "a connection has one source");
+        let source = privacy::source(address);
+        let mut shard = self.gate.shard(source).lock().unwrap_or_else(PoisonError::into_inner);
+        let count = shard.entry(source).or_insert(0);
+        if *count >= self.gate.per_source_max.load(Relaxed) {
+            return Err(Refusal::ConnectionsPerSource);
+        }
+        *count += 1;
+        self.source = Some(source);
+        Ok(())
+    }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         self.gate.open.fetch_sub(1, Relaxed);
-        let mut shard = self.gate.shard(self.source).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = shard.get_mut(&self.source) {
+        let Some(source) = self.source else { return };
+        let mut shard = self.gate.shard(source).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = shard.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
-                shard.remove(&self.source);
+                shard.remove(&source);
             }
         }
     }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use http::HeaderValue;
+
 use crate::journal::Tag;
 use crate::links::namespaces::NamespaceId;
 use crate::metrics::SiteCounters;
+use crate::respond::Permanent;
 use crate::respond::pages::Pages;
 use crate::route::{Host, HostMap, Routes};
 
@@ -48,6 +51,10 @@ pub struct Site {
     pub tag: Tag,
     /// Its counters, one set for each data thread.
     pub counters: SiteCounters,
+    /// How clients that come without TLS are sent to it; `None` answers them.
+    pub https_redirect: Option<Permanent>,
+    /// `Strict-Transport-Security` of its answers over TLS.
+    pub hsts: Option<HeaderValue>,
     /// Raised while its records fill more than its share of the journal.
     pub over_share: Arc<AtomicBool>,
 }

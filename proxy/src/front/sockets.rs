@@ -30,6 +30,24 @@ const ADMIN_LAST: u8 = b'A';
 /// How long either side waits for the other's next byte while sockets change hands.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
 
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// HTTP.
+    Http,
+    /// HTTP within TLS.
+    Https,
+}
+
+/// A listener of a data thread.
+#[derive(Debug)]
+pub struct Listening {
+    /// Its socket.
+    pub listener: TcpListener,
+    /// What is spoken on it.
+    pub port: Port,
+}
+
 /// Why there is no socket to listen on.
 #[derive(Debug)]
 pub enum SocketError {
@@ -103,28 +121,37 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The sockets that systemd passed (`LISTEN_FDS`), those for `addresses` only; empty without any.
+/// The sockets that systemd passed (`LISTEN_FDS`), those for each list of `addresses` only, in the order of
+/// the lists, which are named as settings are; empty without any.
 ///
 /// # Errors
 /// [`SocketError::Inherited`] when sockets were passed and an address of the configuration is not among them.
-pub fn from_systemd(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, SocketError> {
+pub fn from_systemd<const N: usize>(
+    addresses: [(&str, &[SocketAddr]); N],
+) -> Result<[Vec<TcpListener>; N], SocketError> {
+    let fail = |error: io::Error| SocketError::Inherited(error.to_string());
     let mut passed = listenfd::ListenFd::from_env();
-    let mut listeners = Vec::new();
+    let mut listeners = [const { Vec::new() }; N];
     for index in 0..passed.len() {
         if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
-            let local = listener.local_addr().map_err(|error| SocketError::Inherited(error.to_string()))?;
-            if addresses.contains(&local) {
-                listener.set_nonblocking(true).map_err(|error| SocketError::Inherited(error.to_string()))?;
-                listeners.push(listener);
+            let local = listener.local_addr().map_err(fail)?;
+            for ((_, wanted), own) in addresses.iter().zip(&mut listeners) {
+                if wanted.contains(&local) {
+                    listener.set_nonblocking(true).map_err(fail)?;
+                    own.push(listener.try_clone().map_err(fail)?);
+                }
             }
         }
     }
-    if listeners.is_empty() {
+    if listeners.iter().all(Vec::is_empty) {
         return Ok(listeners);
     }
-    for address in addresses {
-        if !listeners.iter().any(|listener| listener.local_addr().is_ok_and(|local| local == *address)) {
-            return Err(SocketError::Inherited(format!("none listens on {address} (`listen.http`)")));
+    for ((setting, wanted), own) in addresses.iter().zip(&listeners) {
+        let is_there = |address: &&SocketAddr| {
+            own.iter().any(|listener| listener.local_addr().is_ok_and(|local| local == **address))
+        };
+        if let Some(address) = wanted.iter().find(|address| !is_there(address)) {
+            return Err(SocketError::Inherited(format!("none listens on {address} (`{setting}`)")));
         }
     }
     Ok(listeners)
@@ -166,21 +193,24 @@ pub fn spread(listeners: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Vec
 /// [`SocketError::HandOver`] when it runs and does not answer.
 pub fn take_over(data: &Path) -> Result<Option<TakenOver>, SocketError> {
     let Ok(mut stream) = UnixStream::connect(data.join(HAND_OVER_SOCKET)) else { return Ok(None) };
-    let (mut listeners, admin_last) = stream
+    let (mut listeners, roles) = stream
         .set_read_timeout(Some(HAND_OVER_WAIT))
         .and_then(|()| stream.write_all(&[ASK]))
         .and_then(|()| receive(&stream))
         .map_err(SocketError::HandOver)?;
-    let admin = if admin_last { listeners.pop() } else { None };
-    Ok(Some(TakenOver { stream, listeners, admin }))
+    let admin = if roles.admin_last { listeners.pop() } else { None };
+    let https = listeners.split_off(listeners.len().saturating_sub(roles.https));
+    Ok(Some(TakenOver { stream, listeners, https, admin }))
 }
 
 /// Sockets of the edge that ran before, and the line to it.
 #[derive(Debug)]
 pub struct TakenOver {
     stream: UnixStream,
-    /// The public listeners of the old edge.
+    /// The public listeners of the old edge for HTTP.
     pub listeners: Vec<TcpListener>,
+    /// Those for HTTP within TLS.
+    pub https: Vec<TcpListener>,
     /// Its admin listener, where it had one on TCP.
     pub admin: Option<TcpListener>,
 }
@@ -210,20 +240,31 @@ pub fn asked(stream: &mut UnixStream) -> io::Result<bool> {
 
 /// Sends the public listeners, and the admin listener where there is one, to the process that asked.
 ///
+/// A release that knows nothing of https reads the first byte of what is said about them, and takes
+/// the listeners for https, whose addresses are not in its configuration, for ones that were given up.
+///
 /// # Errors
 /// The operating system's.
-pub fn send(stream: &UnixStream, public: &[TcpListener], admin: Option<&TcpListener>) -> io::Result<()> {
+pub fn send(
+    stream: &UnixStream,
+    http: &[TcpListener],
+    https: &[TcpListener],
+    admin: Option<&TcpListener>,
+) -> io::Result<()> {
     // What does not fit into one message is left out of the public ones: the others have their queue.
     let most = DESCRIPTORS_MAX - 1;
-    let listeners = public.get(..most).unwrap_or(public).iter().chain(admin);
-    let listeners: Vec<BorrowedFd<'_>> = listeners.map(|listener| listener.as_fd()).collect();
+    let https = https.get(..most / 2).unwrap_or(https);
+    let http = http.get(..most - https.len()).unwrap_or(http);
+    let listeners: Vec<BorrowedFd<'_>> =
+        http.iter().chain(https).chain(admin).map(|listener| listener.as_fd()).collect();
     let role = if admin.is_some() { ADMIN_LAST } else { PUBLIC_ONLY };
+    let secured = u8::try_from(https.len()).map_err(|_| io::Error::other("too many listeners"))?;
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&listeners)) {
         return Err(io::Error::other("too many listeners to hand over"));
     }
-    rustix::net::sendmsg(stream, &[IoSlice::new(&[role])], &mut ancillary, SendFlags::empty())?;
+    rustix::net::sendmsg(stream, &[IoSlice::new(&[role, secured])], &mut ancillary, SendFlags::empty())?;
     Ok(())
 }
 
@@ -242,14 +283,21 @@ pub fn confirmed(stream: &mut UnixStream, wait: Duration) -> io::Result<bool> {
     }
 }
 
-/// The listeners, and whether the last one is the admin listener.
-fn receive(stream: &UnixStream) -> io::Result<(Vec<TcpListener>, bool)> {
+/// What is said of listeners that change hands.
+struct Roles {
+    admin_last: bool,
+    /// How many of the last public ones are for https.
+    https: usize,
+}
+
+fn receive(stream: &UnixStream) -> io::Result<(Vec<TcpListener>, Roles)> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
+    // The release before this one says one byte.
+    let mut said = [PUBLIC_ONLY, 0];
     let received = rustix::net::recvmsg(
         stream.as_fd(),
-        &mut [IoSliceMut::new(&mut byte)],
+        &mut [IoSliceMut::new(&mut said)],
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC,
     )?;
@@ -264,7 +312,8 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<TcpListener>, bool)> {
         })
         .flatten()
         .collect();
-    Ok((descriptors.into_iter().map(TcpListener::from).collect(), byte == [ADMIN_LAST]))
+    let roles = Roles { admin_last: said[0] == ADMIN_LAST, https: said[1].into() };
+    Ok((descriptors.into_iter().map(TcpListener::from).collect(), roles))
 }
 
 #[cfg(test)]
@@ -290,16 +339,18 @@ mod tests {
         let listeners = bind(any_port(), 1, 16).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let secured = bind(any_port(), 2, 16).unwrap();
         let waiting = std::net::TcpStream::connect(address).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut stream, _) = listening.accept().unwrap();
                 assert!(asked(&mut stream).unwrap());
-                send(&stream, &listeners, Some(&admin)).unwrap();
+                send(&stream, &listeners, &secured, Some(&admin)).unwrap();
                 assert!(confirmed(&mut stream, Duration::from_secs(5)).unwrap());
             });
             let taken = take_over(folder.path()).unwrap().unwrap();
-            assert_eq!(taken.listeners.len(), 1);
+            assert_eq!((taken.listeners.len(), taken.https.len()), (1, 2));
+            assert_eq!(taken.https[0].local_addr().unwrap(), secured[0].local_addr().unwrap());
             assert_eq!(taken.admin.as_ref().unwrap().local_addr().unwrap(), admin.local_addr().unwrap());
             let (_, peer) = loop {
                 match taken.listeners[0].accept() {

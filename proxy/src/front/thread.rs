@@ -1,7 +1,6 @@
 //! The life of a data thread: one runtime, its listeners, its connections, its end of the journal.
 
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::sync::watch;
 
 use super::connection::{Connections, Phase, accept};
 use super::core::{Core, Shared};
+use super::sockets::Listening;
 use crate::record::Recorder;
 
 /// How often connections are looked through for silent and old ones, and the published values looked
@@ -29,7 +29,7 @@ const END_CHECK: Duration = Duration::from_millis(10);
 /// The operating system's, when the runtime or a listener cannot be set up.
 pub fn run(
     index: usize,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listening>,
     shared: Arc<Shared>,
     recorder: impl FnOnce() -> Recorder,
     mut phase: watch::Receiver<Phase>,
@@ -42,8 +42,8 @@ pub fn run(
         let core = Rc::new(Core::new(index, shared, recorder()));
         let connections = Rc::new(Connections::default());
         let mut accepting = Vec::new();
-        for listener in listeners {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+        for Listening { listener, port } in listeners {
+            let listener = (tokio::net::TcpListener::from_std(listener)?, port);
             let accept = accept(Rc::clone(&core), listener, phase.clone(), Rc::clone(&connections));
             accepting.push(tokio::task::spawn_local(async move {
                 let _essential = Essential;

@@ -18,6 +18,8 @@ pub struct Edge {
     child: Option<Child>,
     starts: u32,
     pub http: SocketAddr,
+    /// The same as `http` where nothing listens for https.
+    pub https: SocketAddr,
     pub admin: SocketAddr,
 }
 
@@ -76,7 +78,7 @@ impl Edge {
         fs::create_dir(folder.path().join("data")).expect("data folder");
         fs::write(folder.path().join("holdfast.toml"), config).expect("configuration");
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        let edge = Self { folder, child: None, starts: 0, http: none, admin: none };
+        let edge = Self { folder, child: None, starts: 0, http: none, https: none, admin: none };
         edge.import(links);
         edge
     }
@@ -84,7 +86,7 @@ impl Edge {
     /// A folder that holds a configuration already.
     pub fn in_folder(folder: TempDir) -> Self {
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { folder, child: None, starts: 0, http: none, admin: none }
+        Self { folder, child: None, starts: 0, http: none, https: none, admin: none }
     }
 
     /// [`Self::prepare`] and [`Self::start`].
@@ -165,7 +167,7 @@ impl Edge {
             .spawn()
             .expect("holdfast starts");
         self.child = Some(child);
-        let (http, admin) = wait_for("the edge's addresses", || {
+        let (http, https, admin) = wait_for("the edge's addresses", || {
             self.assert_alive();
             let log = self.log();
             let address = |role: &str| {
@@ -173,9 +175,12 @@ impl Edge {
                 let value: serde_json::Value = serde_json::from_str(line).ok()?;
                 value["fields"]["address"].as_str()?.parse::<SocketAddr>().ok()
             };
-            Some((address("\"http\"")?, address("\"admin\"")?))
+            // The admin listener's line is the last one.
+            let (admin, http) = (address("\"admin\"")?, address("\"http\"")?);
+            Some((http, address("\"https\"").unwrap_or(http), admin))
         });
         self.http = http;
+        self.https = https;
         self.admin = admin;
     }
 
@@ -342,20 +347,31 @@ impl Answer {
 
 /// A connection that is kept open between requests.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Wire + Send>,
     buffer: Vec<u8>,
 }
+
+/// What a client's bytes go through: a socket, or TLS over one.
+pub trait Wire: std::io::Read + std::io::Write {}
+
+impl<T: std::io::Read + std::io::Write> Wire for T {}
 
 impl Client {
     pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self::over(stream))
+    }
+
+    /// A client over a connection that is there already.
+    pub fn over(stream: impl Wire + Send + 'static) -> Self {
+        Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
     /// Reads one answer; `bodiless` after HEAD.

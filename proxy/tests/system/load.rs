@@ -47,6 +47,8 @@ impl Ledger {
 /// How a client behaves when its connection ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
+    /// A connection for each click, as browsers make them; every failure counts.
+    Once,
     /// Keeps its connection and ends when it breaks: for an edge that is killed.
     UntilBroken,
     /// Opens a new one where the edge said `Connection: close`; every other end is a failure.
@@ -74,11 +76,25 @@ impl Load {
         path: &'static str,
         pause: Duration,
     ) -> Self {
+        let connect = Arc::new(move || Client::connect(address));
+        Self::through(connect, connections, manner, ledger, path, pause)
+    }
+
+    /// The same by connections of another kind.
+    pub fn through(
+        connect: Arc<dyn Fn() -> std::io::Result<Client> + Send + Sync>,
+        connections: usize,
+        manner: Manner,
+        ledger: &Arc<Ledger>,
+        path: &'static str,
+        pause: Duration,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..connections)
             .map(|_| {
                 let (stop, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
-                std::thread::spawn(move || click(address, manner, &stop, &ledger, path, pause))
+                let connect = Arc::clone(&connect);
+                std::thread::spawn(move || click(&*connect, manner, &stop, &ledger, path, pause))
             })
             .collect();
         Self { stop, threads }
@@ -93,7 +109,7 @@ impl Load {
 }
 
 fn click(
-    address: SocketAddr,
+    connect: &(dyn Fn() -> std::io::Result<Client> + Send + Sync),
     manner: Manner,
     stop: &AtomicBool,
     ledger: &Ledger,
@@ -104,7 +120,7 @@ fn click(
     while !stop.load(Relaxed) {
         let client = match &mut connection {
             Some(client) => client,
-            None => match Client::connect(address) {
+            None => match connect() {
                 Ok(client) => connection.insert(client),
                 Err(_) if manner == Manner::UntilBroken => return,
                 Err(_) => {
@@ -119,7 +135,9 @@ fn click(
             Ok(answer) if matches!(answer.status, 302 | 307) => {
                 ledger.slowest_ms.fetch_max(begun.elapsed().as_millis() as u64, Relaxed);
                 ledger.answered.lock().unwrap().push(id);
-                if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+                let told =
+                    answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+                if told || manner == Manner::Once {
                     connection = None;
                 }
             }

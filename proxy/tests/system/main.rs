@@ -31,6 +31,7 @@ mod outage;
 mod postgres;
 mod redirect;
 mod reload;
+mod tls;
 mod upgrade;
 mod window;
 mod wire;

@@ -1,0 +1,183 @@
+//! TLS of connections that clients open: the hello first, then the handshake.
+//!
+//! TLS 1.2 and 1.3 with ALPN `h2` and `http/1.1`. No early data, for a click that is replayed would
+//! count twice. Clients resume by tickets alone: there is no session cache, one ticket is sent for
+//! each handshake, and rustls takes it only under the name that it was given for.
+//!
+//! It sets no deadline and counts nothing: that is the caller's.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::{Acceptor, NoServerSessionStorage};
+use rustls::{Error, HandshakeKind, ServerConfig, version};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::Resolver;
+use crate::tickets::Ticketer;
+
+/// A connection's encrypted bytes.
+pub type Stream<IO> = TlsStream<IO>;
+
+/// What is spoken inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, or nothing was said about it.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
+/// A fatal `unrecognized_name` (RFC 6066 §3), which says more than the `access_denied` of rustls.
+const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
+
+/// How connections are made; one for the whole life of an edge, whatever is reloaded.
+#[derive(Clone)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    resolver: Resolver,
+}
+
+impl Server {
+    /// A server that shows the resolver's certificates and seals tickets with the ticketer's keys.
+    ///
+    /// # Panics
+    /// Never: the versions are ones that the cryptography has.
+    #[must_use]
+    pub fn new(resolver: Resolver, ticketer: Ticketer) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .expect("aws-lc-rs has both versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(resolver.clone()));
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+        config.ticketer = Arc::new(ticketer);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        config.max_early_data_size = 0;
+        Self { config: Arc::new(config), resolver }
+    }
+
+    /// The certificates that it shows.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// Reads the client's hello and sees whether there is a certificate for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the connection.
+    ///
+    /// # Errors
+    /// [`Ended`]; the client has got its alert.
+    pub async fn hello<IO>(&self, io: IO) -> Result<Hello<IO>, Ended>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(|e| Ended::of(&e))?;
+        let asked: Option<Box<str>> = start.client_hello().server_name().map(Into::into);
+        if !self.resolver.answers(asked.as_deref()) {
+            // A client that has gone needs no telling.
+            if start.io.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
+                let _ = start.io.shutdown().await;
+            }
+            return Err(Ended::UnknownName);
+        }
+        Ok(Hello { start, asked })
+    }
+
+    /// Goes on with the handshake to its end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the connection.
+    ///
+    /// # Errors
+    /// [`Ended`]; the client has got its alert.
+    pub async fn finish<IO>(&self, hello: Hello<IO>) -> Result<Secured<IO>, Ended>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Hello { start, asked } = hello;
+        let stream = start.into_stream(Arc::clone(&self.config)).await.map_err(|error| Ended::of(&error))?;
+        let connection = stream.get_ref().1;
+        let protocol = match connection.alpn_protocol() {
+            Some(HTTP_2) => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let name = asked.or_else(|| Some((&*self.resolver.default_name()?).into()));
+        Ok(Secured { stream, name, protocol, is_resumed })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("resolver", &self.resolver).finish_non_exhaustive()
+    }
+}
+
+/// A connection whose client has said what it wants.
+pub struct Hello<IO> {
+    start: tokio_rustls::StartHandshake<IO>,
+    asked: Option<Box<str>>,
+}
+
+impl<IO> Hello<IO> {
+    /// The name that the client asks for, in lower case; an address counts as none.
+    #[must_use]
+    pub fn asked(&self) -> Option<&str> {
+        self.asked.as_deref()
+    }
+}
+
+impl<IO> fmt::Debug for Hello<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Secured<IO> {
+    /// Its bytes.
+    pub stream: Stream<IO>,
+    /// The name that the client asked for, or the default one when it asked for none.
+    pub name: Option<Box<str>>,
+    /// What is spoken inside.
+    pub protocol: Protocol,
+    /// Whether the client was known by its ticket.
+    pub is_resumed: bool,
+}
+
+/// Why there is no connection; by whose doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client and this server have no version, cipher or signature in common.
+    Incompatible,
+    /// The client went away.
+    Left,
+    /// What came is no TLS, or breaks its rules.
+    Malformed,
+    /// The client does not want this server, mostly for its certificate.
+    Refused,
+    /// There is no certificate for what the client asks for.
+    UnknownName,
+}
+
+impl Ended {
+    fn of(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            None => Self::Left,
+            Some(Error::AlertReceived(_)) => Self::Refused,
+            Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => Self::Incompatible,
+            Some(_) => Self::Malformed,
+        }
+    }
+}
