@@ -11,6 +11,8 @@
 //!   no default certificate.
 //! - The clock is an argument; nothing here starts a thread or writes a log.
 //!
+//! Certificates that [`acme`] orders go into the same index by [`Store::issued`].
+//!
 //! For connections that we open ourselves, [`client()`] gives a TLS configuration.
 //!
 //! It deliberately does not watch the folder by itself: who owns the [`Store`] decides when to
@@ -18,26 +20,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
 mod client;
 mod fault;
 mod folder;
 mod index;
 mod pair;
+mod publish;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 pub use client::{ClientFault, Roots, Verify, client};
 pub use fault::{Consequence, Fault, Problem};
+pub use publish::Issued;
 
-use index::Index;
 use pair::Pair;
+use publish::Published;
 
 /// Where certificates come from.
 #[derive(Clone, Debug)]
@@ -48,27 +52,32 @@ pub struct Config {
 }
 
 /// Seconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(pub i64);
 
 /// The two ends of one index; it is empty until the first [`Store::reload`].
 #[must_use]
 pub fn watch(config: Config) -> (Store, Resolver) {
-    let index = Arc::new(ArcSwap::from_pointee(Index::default()));
-    let store = Store { config, pairs: BTreeMap::new(), index: Arc::clone(&index) };
-    (store, Resolver { index })
+    let published = Arc::new(Published::default());
+    let store = Store { config, pairs: BTreeMap::new(), published: Arc::clone(&published) };
+    (store, Resolver { published })
 }
 
 /// The writing end: reads the folder and publishes what it finds.
-#[derive(Debug)]
 pub struct Store {
     config: Config,
     /// By the file that holds the chain.
     pairs: BTreeMap<PathBuf, Arc<Pair>>,
-    index: Arc<ArcSwap<Index>>,
+    published: Arc<Published>,
 }
 
 impl Store {
+    /// The end for certificates that are issued while this runs.
+    #[must_use]
+    pub fn issued(&self) -> Issued {
+        Issued(Arc::clone(&self.published))
+    }
+
     /// Reads the folder again and publishes the outcome in one swap.
     ///
     /// # Blocking
@@ -88,15 +97,13 @@ impl Store {
                 faults.push(Fault { file: file.clone(), problem, consequence: Consequence::Served });
             }
         }
-        let index = Index::of(&self.pairs, now);
-        let report = Report {
+        let names = self.published.files(self.pairs.values().cloned().collect(), now);
+        Report {
             certificates: self.pairs.len(),
-            names: index.names(),
+            names,
             ends_first: self.pairs.values().map(|pair| pair.until).min(),
             faults,
-        };
-        self.index.store(Arc::new(index));
-        report
+        }
     }
 
     fn take(&mut self, files: folder::Files, now: UnixSeconds, faults: &mut Vec<Fault>) {
@@ -133,12 +140,21 @@ impl Store {
     }
 }
 
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("config", &self.config)
+            .field("pairs", &self.pairs)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What one reload found.
 #[derive(Debug)]
 pub struct Report {
     /// Certificates with their keys, kept ones included.
     pub certificates: usize,
-    /// Names that get a certificate; a wildcard counts as one.
+    /// Names that get a certificate, of files or issued; a wildcard counts as one.
     pub names: usize,
     /// When the certificate that ends first ends.
     pub ends_first: Option<UnixSeconds>,
@@ -149,19 +165,19 @@ pub struct Report {
 /// The reading end: picks the certificate for the name that a client asks for.
 #[derive(Clone)]
 pub struct Resolver {
-    index: Arc<ArcSwap<Index>>,
+    published: Arc<Published>,
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls hands the name over in lower case and without a trailing dot.
         let name = hello.server_name()?;
-        self.index.load().find(name).cloned()
+        self.published.index.load().find(name).cloned()
     }
 }
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("names", &self.index.load().names()).finish()
+        f.debug_struct("Resolver").field("names", &self.published.index.load().names()).finish()
     }
 }

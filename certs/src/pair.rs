@@ -56,7 +56,7 @@ impl fmt::Debug for Pair {
     }
 }
 
-fn names(leaf: &X509Certificate<'_>) -> Result<Vec<Box<str>>, Problem> {
+pub(crate) fn names(leaf: &X509Certificate<'_>) -> Result<Vec<Box<str>>, Problem> {
     let alternative = leaf.subject_alternative_name().map_err(|_| Problem::Certificate)?;
     let general = alternative.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let names: Vec<Box<str>> = general
