@@ -41,7 +41,7 @@ mod seal;
 mod storage;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -183,6 +183,7 @@ pub fn start(config: Config, parts: Parts) -> Result<(Acme, Work), StartFault> {
         ask,
         asking,
         to_ask: Mutex::new(Vec::new()),
+        unsaved: Mutex::default(),
         nudge: Notify::new(),
         changed: Notify::new(),
         seats: Semaphore::new(SEATS),
@@ -204,6 +205,8 @@ struct Shared {
     asking: Http,
     /// Names to ask about; bounded by the plan's gate.
     to_ask: Mutex<Vec<Name>>,
+    /// Records that the storage did not take; as many as there are names at most.
+    unsaved: Mutex<HashMap<Name, Arc<Zeroizing<Vec<u8>>>>>,
     /// There may be something to do.
     nudge: Notify,
     /// Something has ended.
@@ -218,6 +221,10 @@ impl Shared {
 
     fn now(&self) -> UnixSeconds {
         (self.parts.clock)()
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, HashMap<Name, Arc<Zeroizing<Vec<u8>>>>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, event: &Event) {

@@ -57,6 +57,11 @@ pub enum Event {
         /// The name.
         name: Name,
     },
+    /// What could not be stored before is on the disk now.
+    Stored {
+        /// The name.
+        name: Name,
+    },
 }
 
 impl Event {
@@ -83,6 +88,7 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::Issued { .. } => "issued",
             Self::NotPermitted { .. } => "not_permitted",
+            Self::Stored { .. } => "stored",
         }
     }
 }
@@ -107,6 +113,7 @@ impl fmt::Display for Event {
             Self::NotPermitted { name } => {
                 write!(f, "{name}: its certificate is not renewed, for it is no longer permitted")
             }
+            Self::Stored { name } => write!(f, "{name}: its certificate is stored now"),
         }
     }
 }
@@ -138,7 +145,7 @@ pub enum Answer {
 pub enum Kept {
     /// It was moved to the folder `aside`, and is ordered anew.
     Aside,
-    /// It is served from memory, but is not on the disk.
+    /// It is served from memory, and stored as soon as that can be.
     InMemory,
     /// It stays where it is, and is not used.
     InPlace,
@@ -148,7 +155,7 @@ impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Aside => "it was set aside",
-            Self::InMemory => "it is served all the same, until the next start",
+            Self::InMemory => "it is served all the same, and stored as soon as that can be",
             Self::InPlace => "it stays where it is, unused",
         })
     }

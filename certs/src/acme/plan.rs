@@ -47,6 +47,10 @@ const LOCK_BACKOFF: Backoff = Backoff { first_seconds: 3, seconds_max: 30 };
 /// What a `Retry-After` may ask for: Let's Encrypt's longest window is a week.
 const RETRY_AFTER_SECONDS_MAX: i64 = 7 * 24 * 3600;
 
+/// A certificate is not ordered again so soon by itself, nor within a sixth of its lifetime if that is
+/// shorter: where the authority's clock or ours is wrong, it looks due as soon as it is there.
+const AGAIN_SECONDS_MIN: i64 = 6 * 3600;
+
 /// A name that was let in on demand and has failed so often is forgotten for the time of its back-off.
 const DEMANDED_FAILURES_MAX: u32 = 3;
 
@@ -75,7 +79,7 @@ struct Entry {
     window: Option<(UnixSeconds, UnixSeconds)>,
     /// Out of which set it was started, while it runs.
     running: Option<Set>,
-    /// Not before then, for it has failed, or its domain was limited.
+    /// Not before then, for it has failed, its domain was limited, or it was issued just now.
     not_before: Option<UnixSeconds>,
     /// Where it stands in the sets, if it does.
     filed: Option<(Set, UnixSeconds)>,
@@ -424,9 +428,9 @@ impl Plan {
 
     fn take_up(&mut self, name: &Name, held: Held, now: UnixSeconds) {
         let Some(entry) = self.names.get_mut(name) else { return };
+        entry.not_before = Some(now.plus(AGAIN_SECONDS_MIN.min(held.seconds() / 6)));
         entry.held = Some(held);
         entry.window = None;
-        entry.not_before = None;
         entry.failures = 0;
         entry.waits = 0;
         entry.last_error = None;

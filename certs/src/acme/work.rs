@@ -22,6 +22,8 @@ use crate::UnixSeconds;
 
 /// The clock is looked at so often at least, for it may be set.
 const LOOK: Duration = Duration::from_secs(30);
+/// What could not be stored is tried again so often, in seconds.
+const STORE_SECONDS: i64 = 10;
 /// A name is taken for longer than its order may take, so that nobody else begins one meanwhile.
 const LEASE_MORE: Duration = Duration::from_secs(300);
 /// How long the other edges' table may take to answer.
@@ -33,26 +35,27 @@ pub struct Work {
     tasks: JoinSet<Done>,
     /// What each task is for, should it panic.
     running: HashMap<Id, Task>,
+    store_at: UnixSeconds,
 }
 
 #[derive(Clone)]
 enum Task {
     Ask(Name),
     Order(Name),
-    Remove,
+    Quiet,
     Window(Name),
 }
 
 enum Done {
     Asked(Name, Verdict),
     Ordered(Name, Ended),
-    Removed,
+    Quiet,
     Window(Name, Window),
 }
 
 impl Work {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tasks: JoinSet::new(), running: HashMap::new() }
+        Self { shared, tasks: JoinSet::new(), running: HashMap::new(), store_at: UnixSeconds(i64::MIN) }
     }
 
     /// Works until it is dropped.
@@ -88,7 +91,7 @@ impl Work {
                 Start::Window { name, id } => {
                     (Task::Window(name.clone()), self.tasks.spawn(window(shared, name, id)))
                 }
-                Start::Forget { name } => (Task::Remove, self.tasks.spawn(remove(shared, name))),
+                Start::Forget { name } => (Task::Quiet, self.tasks.spawn(remove(shared, name))),
             };
             self.running.insert(handle.id(), task);
         }
@@ -102,9 +105,18 @@ impl Work {
             });
             self.running.insert(handle.id(), task);
         }
+        let mut look = LOOK;
+        if !self.shared.unsaved().is_empty() {
+            if now >= self.store_at {
+                self.store_at = now.plus(STORE_SECONDS);
+                let handle = self.tasks.spawn(store_again(Arc::clone(&self.shared)));
+                self.running.insert(handle.id(), Task::Quiet);
+            }
+            look = Duration::from_secs(STORE_SECONDS.unsigned_abs());
+        }
         let seconds = wake.map(|at| u64::try_from(at.0.saturating_sub(now.0)).unwrap_or(0));
         // A second is the clock's own grain.
-        seconds.map_or(LOOK, |seconds| Duration::from_secs(seconds.max(1)).min(LOOK))
+        seconds.map_or(look, |seconds| Duration::from_secs(seconds.max(1)).min(look))
     }
 
     fn end(&mut self, done: Result<(Id, Done), tokio::task::JoinError>) {
@@ -121,7 +133,7 @@ impl Work {
                     Done::Ordered(name, Ended::Failed { blame: Blame::Here, why })
                 }
                 Some(Task::Window(name)) => Done::Window(name, Window::Failed),
-                Some(Task::Remove) | None => Done::Removed,
+                Some(Task::Quiet) | None => Done::Quiet,
             },
         };
         let now = self.shared.now();
@@ -139,7 +151,7 @@ impl Work {
                 self.shared.plan().window(&name, window, now);
                 None
             }
-            Done::Removed => None,
+            Done::Quiet => None,
         };
         if let Some(event) = event {
             self.shared.tell(&event);
@@ -210,7 +222,27 @@ async fn remove(shared: Arc<Shared>, name: Name) -> Done {
     let (storage, entry) = (Arc::clone(&shared.parts.storage), entry(&name));
     // What could not be removed is found and given up again after the next start.
     let _ = tokio::task::spawn_blocking(move || storage.remove(&entry)).await;
-    Done::Removed
+    Done::Quiet
+}
+
+/// Stores what could not be stored before.
+async fn store_again(shared: Arc<Shared>) -> Done {
+    let unsaved: Vec<_> =
+        shared.unsaved().iter().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))).collect();
+    for (name, bytes) in unsaved {
+        let (storage, entry, writing) = (Arc::clone(&shared.parts.storage), entry(&name), Arc::clone(&bytes));
+        if !matches!(tokio::task::spawn_blocking(move || storage.write(&entry, &writing)).await, Ok(Ok(()))) {
+            break;
+        }
+        let mut unsaved = shared.unsaved();
+        // Unless a newer one has taken its place meanwhile.
+        if unsaved.get(&name).is_some_and(|kept| Arc::ptr_eq(kept, &bytes)) {
+            unsaved.remove(&name);
+            drop(unsaved);
+            shared.tell(&Event::Stored { name });
+        }
+    }
+    Done::Quiet
 }
 
 /// One order with all that belongs to it.
@@ -325,10 +357,10 @@ impl Job {
 
     /// Stores and serves it. It is served even if it can't be stored: it counted at the authority.
     async fn keep(&self, record: &Record, served: Served) -> Result<Held, Failure> {
-        let (storage, bytes) = (Arc::clone(&self.shared.parts.storage), record.encode());
+        let (storage, bytes) = (Arc::clone(&self.shared.parts.storage), Arc::new(record.encode()));
         let entry = entry(&self.name);
         let written = {
-            let entry = entry.clone();
+            let (entry, bytes) = (entry.clone(), Arc::clone(&bytes));
             tokio::task::spawn_blocking(move || storage.write(&entry, &bytes)).await
         };
         let why = match written {
@@ -336,7 +368,9 @@ impl Job {
             Ok(Err(error)) => Some(format!("it can't be stored: {error}")),
             Err(_) => Some("it can't be stored: the storage panicked".to_owned()),
         };
+        self.shared.unsaved().remove(&self.name);
         if let Some(why) = why {
+            self.shared.unsaved().insert(self.name.clone(), bytes);
             self.shared.tell(&Event::Fault { entry, why, kept: Kept::InMemory });
         }
         let (from, until) = (served.pair.from, served.pair.until);

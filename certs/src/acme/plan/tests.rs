@@ -425,7 +425,7 @@ fn the_authoritys_window_moves_the_renewal_within_reason() {
         plan.list()[0].due_at.expect("filed").0 - NOW.0
     };
     assert!((10 * DAY..11 * DAY).contains(&at(10 * DAY, 11 * DAY)));
-    assert!(at(-2 * DAY, -DAY) < 0, "at once: it will be revoked");
+    assert_eq!(at(-2 * DAY, -DAY), 6 * 3600, "soon: it will be revoked");
     assert_eq!(at(200 * DAY, 201 * DAY), 75 * DAY, "never after five sixths");
     let fixed = renewal(NOW, NOW.plus(LIFETIME), 1, &new).0 - NOW.0;
     assert_eq!(at(11 * DAY, 10 * DAY), fixed, "a window that ends before it begins is none");
@@ -465,6 +465,15 @@ fn a_renewal_names_what_it_replaces() {
         plan.next(NOW).into_iter().find(|start| matches!(start, Start::Order { .. })).expect("an order");
     let replaces = Some("id.old.example".into());
     assert_eq!(order, Start::Order { name: old, attempt: 0, replaces, confirm: false });
+}
+
+#[test]
+fn a_certificate_that_is_due_as_soon_as_it_is_there_is_not_ordered_over_and_over() {
+    let mut world = World::new(bounds());
+    world.plan.wanted([name("a.example")].into(), NOW);
+    // The authority's clock is eighty days behind ours.
+    world.run(NOW.plus(DAY - 1), |name, now| Ended::Issued(no_windows(now.plus(-80 * DAY), name)));
+    assert_eq!(world.orders.len(), 4);
 }
 
 #[test]
