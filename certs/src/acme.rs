@@ -55,6 +55,7 @@ use zeroize::Zeroizing;
 use crate::{ClientFault, Issued, UnixSeconds, Verify};
 use account::Accounts;
 use answers::Answers;
+use ask::Asking;
 use gate::Pass;
 use http::Http;
 use load::{entry, load};
@@ -113,7 +114,7 @@ pub enum StartFault {
     Binding,
     /// The storage can't be read at all.
     Storage(io::Error),
-    /// TLS to the authority can't be set up.
+    /// TLS to the authority or to the `ask` address can't be set up.
     Tls(ClientFault),
     /// TLS for proofs can't be set up.
     Proofs(rustls::Error),
@@ -157,11 +158,9 @@ pub fn start(config: Config, parts: Parts) -> Result<(Acme, Work), StartFault> {
     if config.ways.is_empty() {
         return Err(StartFault::Wayless);
     }
-    let ask = config.ask.as_ref().map(|ask| ask.address.parse()).transpose();
-    let ask = ask.map_err(|_| StartFault::AskAddress)?;
     let tls = crate::client(Verify::Name, &config.authority.roots).map_err(StartFault::Tls)?;
     let http = Http::new(Arc::clone(&tls), config.request_deadline);
-    let asking = Http::new(tls, config.ask.as_ref().map_or(config.request_deadline, |ask| ask.deadline));
+    let ask = config.ask.as_ref().map(|ask| Asking::new(ask, tls)).transpose()?;
     let answers = Arc::new(Answers::default());
     let proofs = answers::configuration(Arc::clone(&answers)).map_err(StartFault::Proofs)?;
 
@@ -181,7 +180,6 @@ pub fn start(config: Config, parts: Parts) -> Result<(Acme, Work), StartFault> {
         proofs,
         accounts,
         ask,
-        asking,
         to_ask: Mutex::new(Vec::new()),
         unsaved: Mutex::default(),
         nudge: Notify::new(),
@@ -201,8 +199,7 @@ struct Shared {
     answers: Arc<Answers>,
     proofs: Arc<ServerConfig>,
     accounts: Accounts,
-    ask: Option<::http::Uri>,
-    asking: Http,
+    ask: Option<Asking>,
     /// Names to ask about; bounded by the plan's gate.
     to_ask: Mutex<Vec<Name>>,
     /// Records that the storage did not take; as many as there are names at most.
@@ -402,7 +399,10 @@ impl Acme {
     /// # Errors
     /// In words: the authority refuses or can't be reached, or the new key can't be stored.
     pub async fn change_account_key(&self) -> Result<(), String> {
-        self.shared.accounts.roll().await.map_err(|failure| failure.why)?;
+        let deadline = self.shared.config.order_deadline;
+        let rolled = tokio::time::timeout(deadline, self.shared.accounts.roll()).await;
+        let late = |_| format!("the authority took longer than {} s", deadline.as_secs());
+        rolled.map_err(late)?.map_err(|failure| failure.why)?;
         self.shared.tell(&Event::Account(AccountChange::KeyChanged));
         Ok(())
     }

@@ -66,3 +66,52 @@ impl fmt::Debug for Issued {
         f.debug_struct("Issued").field("index", &*self.0.index.load()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    use super::*;
+    use crate::folder::Keys;
+
+    /// 2026-07-01.
+    const NOW: UnixSeconds = UnixSeconds(1_782_864_000);
+
+    fn pair(until: i32) -> Arc<Pair> {
+        let mut params = CertificateParams::new(vec!["click.brand.example".to_owned()]).expect("a name");
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).expect("a usable key");
+        let public = signing.public_key().expect("a public half").as_ref().to_vec();
+        let pair = Pair::new(vec![certificate.der().clone()], &Keys::from([(public, signing)]));
+        Arc::new(pair.expect("it fits").expect("it is no issuer's"))
+    }
+
+    #[test]
+    fn the_better_one_of_file_and_issued_is_served() {
+        let published = Arc::new(Published::default());
+        let issued = Issued(Arc::clone(&published));
+        let [ended, sooner, later] = [2025, 2040, 2050].map(pair);
+        let put = |pair: &Arc<Pair>| issued.put(vec![("click.brand.example".into(), Arc::clone(pair))], NOW);
+        let serves = |pair: &Arc<Pair>| {
+            let index = published.index.load();
+            Arc::ptr_eq(index.find("click.brand.example").expect("it is there"), &pair.certified)
+        };
+        published.files(vec![Arc::clone(&ended)], NOW);
+        assert!(serves(&ended), "wrong dates are better than nothing");
+        put(&sooner);
+        assert!(serves(&sooner));
+        published.files(vec![Arc::clone(&later)], NOW);
+        assert!(serves(&later));
+        published.files(Vec::new(), NOW);
+        assert!(serves(&sooner), "files that go leave what was issued");
+        put(&later);
+        assert!(serves(&later), "a renewal takes the place of the one before");
+        issued.remove("click.brand.example", NOW);
+        assert!(published.index.load().find("click.brand.example").is_none());
+    }
+}

@@ -115,6 +115,8 @@ pub enum Way {
 pub struct Ask {
     /// Asked with `domain=` and the name added: 2xx is a yes, 4xx a no.
     pub address: String,
+    /// Who signed the certificate of that address, if it has one.
+    pub roots: Roots,
     /// How long an answer may take.
     pub deadline: Duration,
 }

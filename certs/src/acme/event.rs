@@ -143,6 +143,8 @@ pub enum Answer {
 /// What became of an entry that can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
+    /// It is served on this edge only.
+    Alone,
     /// It was moved to the folder `aside`, and is ordered anew.
     Aside,
     /// It is served from memory, and stored as soon as that can be.
@@ -154,6 +156,7 @@ pub enum Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Alone => "it is served here only",
             Self::Aside => "it was set aside",
             Self::InMemory => "it is served all the same, and stored as soon as that can be",
             Self::InPlace => "it stays where it is, unused",

@@ -49,7 +49,6 @@ impl Failure {
             | "badNonce"
             | "badPublicKey"
             | "badSignatureAlgorithm"
-            | "malformed"
             | "invalidContact"
             | "unsupportedContact"
             | "invalidProfile" => Blame::Authority { retry_after: None },

@@ -29,6 +29,7 @@ pub(crate) struct Wish<'a> {
     /// In the order in which they are tried, one with each attempt.
     pub(crate) ways: &'a [Way],
     pub(crate) attempt: u32,
+    /// How long the authority may take for each of its decisions.
     pub(crate) deadline: Duration,
 }
 
@@ -44,20 +45,12 @@ pub(crate) struct Delivered {
 /// Dropped, it leaves an order at the authority that ends by itself; nothing on this side.
 ///
 /// # Errors
-/// [`Failure`], within the deadline.
+/// [`Failure`].
 pub(crate) async fn order(
     account: &Account,
     answers: &Arc<Answers>,
     wish: &Wish<'_>,
 ) -> Result<Delivered, Failure> {
-    let Ok(delivered) = tokio::time::timeout(wish.deadline, deliver(account, answers, wish)).await else {
-        let seconds = wish.deadline.as_secs();
-        return Err(Failure::of_authority(format!("the order did not come to an end within {seconds} s")));
-    };
-    delivered
-}
-
-async fn deliver(account: &Account, answers: &Arc<Answers>, wish: &Wish<'_>) -> Result<Delivered, Failure> {
     let mut order = open(account, wish).await?;
     if order.state().status == OrderStatus::Pending {
         // The proofs are answered until the authority has come to its verdict.

@@ -413,6 +413,7 @@ impl Plan {
             refused: self.gate.refused(),
             asking: self.gate.asking(),
             paused_until: self.authority.paused_until.filter(|until| *until > now),
+            ends_first: self.names.values().filter_map(|entry| Some(entry.held.as_ref()?.until)).min(),
             renewal_next: self.renewals.first().map(|(at, _)| *at),
         }
     }
@@ -474,7 +475,12 @@ impl Plan {
                 authority.failures = authority.failures.saturating_add(1);
                 let own = AUTHORITY_BACKOFF.seconds(authority.failures, Chance::of(seed, now));
                 let wait = retry_after.map_or(own, |asked| asked.clamp(own, RETRY_AFTER_SECONDS_MAX));
-                authority.paused_until = authority.paused_until.max(Some(now.plus(wait)));
+                let until = now.plus(wait);
+                authority.paused_until = authority.paused_until.max(Some(until));
+                // The next try is another name's: should this one be the cause, it holds nobody up.
+                entry.waits = entry.waits.saturating_add(1);
+                let back = LOCAL_BACKOFF.seconds(entry.waits, Chance::of(seed, (name, now)));
+                entry.not_before = Some(until.plus(back));
             }
         }
     }

@@ -101,7 +101,7 @@ impl Record {
         }
         let start = pem.find(BEGIN).ok_or(Damage::Key)?;
         let length = pem[start..].find(END).ok_or(Damage::Key)? + END.len();
-        let key = Zeroizing::new(format!("{}\n", &pem[start..start + length]));
+        let key = joined(&[&pem[start..start + length], "\n"]);
         let chain = chain_of(pem)?;
         let (_, leaf) = X509Certificate::from_der(&chain[0]).map_err(|_| Damage::Certificate)?;
         let names = crate::pair::names(&leaf).map_err(|_| Damage::Certificate)?;
@@ -112,7 +112,7 @@ impl Record {
     /// The bytes to store.
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let Self { name, directory, renew_at, origin, key, chain } = self;
-        let body = Zeroizing::new(format!("{}{chain}", key.as_str()));
+        let body = joined(&[key, chain]);
         let origin = match origin {
             Origin::Demanded => "demanded",
             Origin::Wanted => "wanted",
@@ -193,7 +193,7 @@ impl Record {
 
     /// Key and chain in PEM, for whoever may have them.
     pub(crate) fn pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("{}{}", self.key.as_str(), self.chain))
+        joined(&[&self.key, &self.chain])
     }
 }
 
@@ -310,6 +310,15 @@ fn window_id(leaf: &X509Certificate<'_>) -> Option<Box<str>> {
     Some(format!("{}.{}", base64.encode(issuer.0), base64.encode(leaf.raw_serial())).into())
 }
 
+/// Of full length from the start: text that grows leaves copies of a key behind.
+fn joined(parts: &[&str]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    for part in parts {
+        text.push_str(part);
+    }
+    text
+}
+
 fn hexadecimal(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -323,3 +332,6 @@ pub(crate) fn printable(text: &str) -> String {
     const CHARS_MAX: usize = 400;
     text.chars().take(CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests;

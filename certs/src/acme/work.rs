@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use zeroize::Zeroizing;
 
+use super::Shared;
 use super::event::{AccountChange, Answer, Event, Kept};
 use super::failure::Failure;
 use super::gate::Verdict;
@@ -17,7 +18,6 @@ use super::name::Name;
 use super::order::{Wish, order};
 use super::plan::{Blame, Ended, Held, Start, Window, renewal};
 use super::record::{Origin, Record, Served};
-use super::{Shared, ask};
 use crate::UnixSeconds;
 
 /// The clock is looked at so often at least, for it may be set.
@@ -188,18 +188,22 @@ fn told(name: &Name, ended: &Ended) -> Event {
 /// Puts the question whether a name may have a certificate.
 async fn put(shared: &Shared, name: &Name) -> Verdict {
     match &shared.ask {
-        Some(address) => ask::ask(&shared.asking, address, name).await,
+        Some(ask) => ask.ask(name).await,
         None => Verdict::No,
     }
 }
 
 async fn window(shared: Arc<Shared>, name: Name, id: Box<str>) -> Done {
-    let window = suggested(&shared, &id).await.unwrap_or(Window::Failed);
-    Done::Window(name, window)
+    let suggested = tokio::time::timeout(shared.config.order_deadline, suggested(&shared, &id)).await;
+    Done::Window(name, suggested.ok().flatten().unwrap_or(Window::Failed))
 }
 
 async fn suggested(shared: &Shared, id: &str) -> Option<Window> {
-    let account = shared.accounts.account(&mut None).await.ok()?;
+    let mut changed = None;
+    let account = shared.accounts.account(&mut changed).await.ok()?;
+    if let Some(changed) = changed {
+        shared.tell(&Event::Account(changed));
+    }
     let (issuer, serial) = id.split_once('.')?;
     let id = instant_acme::CertificateIdentifier {
         authority_key_identifier: issuer.into(),
@@ -275,7 +279,7 @@ impl Job {
 
     async fn ordered(&self) -> Result<Ended, Failure> {
         let Some(lock) = self.shared.parts.lock.clone() else {
-            let (record, served) = self.issued().await?;
+            let (record, served) = self.within(self.issued()).await?;
             return self.keep(&record, served).await.map(Ended::Issued);
         };
         let lease = self.shared.config.order_deadline + LEASE_MORE;
@@ -296,7 +300,7 @@ impl Job {
         {
             return self.keep(&record, served).await.map(Ended::Adopted);
         }
-        let (record, served) = self.issued().await?;
+        let (record, served) = self.within(self.issued()).await?;
         let held = self.keep(&record, served).await?;
         self.hand_over(lock, &record).await;
         Ok(Ended::Issued(held))
@@ -306,7 +310,7 @@ impl Job {
     async fn issued(&self) -> Result<(Record, Served), Failure> {
         let shared = &self.shared;
         let mut changed = None;
-        let account = self.within(shared.accounts.account(&mut changed)).await?;
+        let account = shared.accounts.account(&mut changed).await?;
         self.tell_account(changed);
         let wish = Wish {
             name: &self.name,
@@ -318,9 +322,9 @@ impl Job {
         };
         let delivered = match order(&account, &shared.answers, &wish).await {
             Err(failure) if failure.account_lost => {
-                let changed = self.within(shared.accounts.lost(&account)).await?;
+                let changed = shared.accounts.lost(&account).await?;
                 self.tell_account(Some(changed));
-                let account = self.within(shared.accounts.account(&mut None)).await?;
+                let account = shared.accounts.account(&mut None).await?;
                 order(&account, &shared.answers, &wish).await?
             }
             other => other?,
@@ -340,11 +344,12 @@ impl Job {
         Ok((record, served))
     }
 
+    /// The whole is bounded, account included, for the name is taken for so long only.
     async fn within<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let Ok(done) = tokio::time::timeout(self.shared.config.order_deadline, work).await else {
-            return Err(Failure::of_authority(
-                "the authority did not come to an end with the account in time",
-            ));
+        let deadline = self.shared.config.order_deadline;
+        let Ok(done) = tokio::time::timeout(deadline, work).await else {
+            let seconds = deadline.as_secs();
+            return Err(Failure::of_authority(format!("the authority took longer than {seconds} s")));
         };
         done
     }
@@ -401,7 +406,7 @@ impl Job {
         if let Err(failure) = left {
             let why = format!("the other edges can't have it and will order it, too: {}", failure.why);
             let entry = entry(&self.name);
-            self.shared.tell(&Event::Fault { entry, why, kept: Kept::InPlace });
+            self.shared.tell(&Event::Fault { entry, why, kept: Kept::Alone });
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use certs::Roots;
 use certs::acme::{Ask, Config, Demanded};
 use tempfile::tempdir;
 use tokio::io::AsyncWriteExt as _;
@@ -64,7 +65,7 @@ impl Application {
     fn config(&self, fake: &Fake) -> Config {
         let mut config = Config::new(fake.authority());
         let address = format!("http://127.0.0.1:{}/ask", self.port);
-        config.ask = Some(Ask { address, deadline: Duration::from_millis(300) });
+        config.ask = Some(Ask { address, roots: Roots::System, deadline: Duration::from_millis(300) });
         config
     }
 

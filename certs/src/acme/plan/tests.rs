@@ -233,9 +233,10 @@ fn a_wait_that_the_authority_asks_for_is_kept() {
     plan.wanted([name("a.example")].into(), NOW);
     let started = ordered(&plan.next(NOW));
     plan.ended(&started[0], failed(Blame::Authority { retry_after: Some(5000) }), NOW);
+    plan.wanted([name("a.example"), name("b.example")].into(), NOW);
     assert_eq!(plan.wake(NOW), Some(NOW.plus(5000)));
     assert!(plan.next(NOW.plus(4999)).is_empty());
-    assert_eq!(ordered(&plan.next(NOW.plus(5000))).len(), 1);
+    assert_eq!(ordered(&plan.next(NOW.plus(5000))), [name("b.example")]);
 }
 
 #[test]
@@ -276,6 +277,20 @@ fn a_name_that_fails_is_tried_ever_less_and_holds_nobody_up() {
     let listed = world.plan.list().into_iter().find(|listed| listed.name == bad).expect("it is listed");
     assert_eq!(listed.failures as usize, tries.len());
     assert!(listed.last_error.is_some_and(|(_, why)| why == "so it is"));
+}
+
+#[test]
+fn a_name_on_which_the_authority_breaks_holds_nobody_up() {
+    let mut world = World::new(bounds());
+    let poison = name("poison.brand.example");
+    let mut wanted = names(100);
+    wanted.insert(poison.clone());
+    world.plan.wanted(wanted, NOW);
+    world.run(NOW.plus(3600), |name, now| {
+        let broken = failed(Blame::Authority { retry_after: None });
+        if *name == poison { broken } else { Ended::Issued(no_windows(now, name)) }
+    });
+    assert_eq!(world.plan.status(world.now).held, 100);
 }
 
 #[test]

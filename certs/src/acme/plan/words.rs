@@ -166,6 +166,8 @@ pub struct Status {
     pub asking: usize,
     /// Until when nothing is ordered because the authority is down or asked to wait.
     pub paused_until: Option<UnixSeconds>,
+    /// When the certificate that ends first ends.
+    pub ends_first: Option<UnixSeconds>,
     /// When the next renewal is due.
     pub renewal_next: Option<UnixSeconds>,
 }
