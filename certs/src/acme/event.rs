@@ -151,6 +151,8 @@ pub enum Kept {
     InMemory,
     /// It stays where it is, and is not used.
     InPlace,
+    /// It is not used, and the name is ordered here, too.
+    Unread,
 }
 
 impl fmt::Display for Kept {
@@ -160,6 +162,7 @@ impl fmt::Display for Kept {
             Self::Aside => "it was set aside",
             Self::InMemory => "it is served all the same, and stored as soon as that can be",
             Self::InPlace => "it stays where it is, unused",
+            Self::Unread => "the name is ordered here, too",
         })
     }
 }

@@ -386,7 +386,13 @@ impl Job {
     /// The record of another edge, if it is better than ours and of use for a while.
     fn handed_over(&self, sealed: &[u8]) -> Option<(Record, Served)> {
         let shared = &self.shared;
-        let bytes = shared.accounts.seal()?.open(self.name.as_str(), sealed).ok()?;
+        let opened = shared.accounts.seal().and_then(|seal| seal.open(self.name.as_str(), sealed).ok());
+        let Some(bytes) = opened else {
+            let why =
+                "another edge has left a record that can't be opened: it has another account".to_owned();
+            shared.tell(&Event::Fault { entry: entry(&self.name), why, kept: Kept::Unread });
+            return None;
+        };
         let record = Record::decode(&bytes).ok()?;
         let served = record.serve().ok()?;
         let now = shared.now();

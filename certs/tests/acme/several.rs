@@ -8,6 +8,7 @@ use certs::acme::{Config, OrderLock, Way};
 use tempfile::tempdir;
 
 use crate::edge::{Edge, Setting};
+use crate::fake::Fake;
 use crate::lock::Table;
 use crate::pebble::{Pebble, Setup};
 use crate::site::Site;
@@ -81,4 +82,37 @@ async fn an_order_waits_while_the_lock_can_not_be_had() {
     table.down.store(false, Ordering::Relaxed);
     edge.log.until("issued", 1).await;
     assert_eq!(edge.listed("a.brand.test").failures, 0);
+}
+
+#[tokio::test]
+async fn an_edge_with_another_account_says_so_and_orders_for_itself() {
+    let folder = tempdir().unwrap();
+    let fake = Fake::start(folder.path()).await;
+    let lock: Arc<dyn OrderLock> = Arc::<Table>::default();
+    let setting = Setting { lock: Some(lock), ..Setting::default() };
+    let edge =
+        |name: &str| Edge::with(&folder.path().join(name), Config::new(fake.authority()), setting.clone());
+    let (first, second) = (edge("one"), edge("two"));
+    first.acme.wanted(["a.brand.test"]);
+    first.log.until("issued", 1).await;
+    second.acme.wanted(["a.brand.test"]);
+    second.log.until("issued", 1).await;
+    let told = second.log.of("fault");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].to_string().contains("another account"), "{}", told[0]);
+}
+
+#[tokio::test]
+async fn what_another_edge_was_issued_is_of_no_use_once_it_is_due() {
+    let folder = tempdir().unwrap();
+    let fake = Fake::start(folder.path()).await;
+    let lock: Arc<dyn OrderLock> = Arc::<Table>::default();
+    let setting = Setting { lock: Some(lock), ..Setting::default() };
+    let edge = Edge::with(folder.path(), Config::new(fake.authority()), setting);
+    edge.acme.wanted(["a.brand.test"]);
+    edge.log.until("issued", 1).await;
+    // What is left for the name is its own, and neither better nor of use for long.
+    edge.forward(61);
+    edge.log.until("issued", 2).await;
+    assert_eq!(edge.log.of("adopted").len(), 0);
 }
