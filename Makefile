@@ -10,7 +10,7 @@ PROFILE := ci
 CARGO := cargo
 
 # Debian packages, each written as package:program. The tests use the programs; none is optional.
-TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load
+TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble
 BENCH_PACKAGES := wrk:wrk nginx-light:nginx sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster
 FUZZ_SECONDS ?= 60
 

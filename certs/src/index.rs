@@ -1,8 +1,7 @@
 //! The names that get a certificate: exact ones, and wildcards that stand for exactly one label.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
@@ -40,8 +39,12 @@ impl Choice {
 }
 
 impl Index {
-    pub(crate) fn of(pairs: &BTreeMap<PathBuf, Arc<Pair>>, default: Option<&str>, now: UnixSeconds) -> Self {
-        let mut in_order: Vec<&Pair> = pairs.values().map(Arc::as_ref).collect();
+    pub(crate) fn of<'a>(
+        pairs: impl Iterator<Item = &'a Arc<Pair>>,
+        default: Option<&str>,
+        now: UnixSeconds,
+    ) -> Self {
+        let mut in_order: Vec<&Pair> = pairs.map(Arc::as_ref).collect();
         // The best one comes last and overwrites the others of its type.
         in_order.sort_by_key(|pair| pair.merit(now));
         let mut index = Self::default();

@@ -14,6 +14,8 @@
 //!   default is configured.
 //! - The clock is an argument; nothing here starts a thread or writes a log.
 //!
+//! Certificates that [`acme`] orders go into the same index by [`Store::issued`].
+//!
 //! For connections that we open ourselves, [`client()`] gives a TLS configuration.
 //!
 //! It deliberately does not watch the folder by itself: who owns the [`Store`] decides when to
@@ -21,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
 mod chain;
 mod client;
 mod fault;
@@ -28,6 +31,7 @@ mod folder;
 mod index;
 mod key;
 mod pair;
+mod publish;
 mod server;
 mod tickets;
 
@@ -36,7 +40,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -44,12 +47,13 @@ pub use client::{ClientFault, Roots, Verify, client};
 pub use fault::{Consequence, Fault, Problem};
 pub use key::KeyType;
 pub use pair::Certificate;
+pub use publish::Issued;
 pub use server::{Ended, Hello, Protocol, Secured, Server, Stream};
 pub use tickets::{Secret, TICKET_LIFETIME_S, TicketKeys, Ticketer, tickets};
 
 use folder::Folder;
-use index::Index;
 use pair::Pair;
+use publish::Published;
 
 /// Where certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,13 +67,13 @@ pub struct Config {
 }
 
 /// Seconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(pub i64);
 
 /// The two ends of one index; it is empty until the first [`Store::reload`].
 #[must_use]
 pub fn watch(config: Config) -> (Store, Resolver) {
-    let index = Arc::new(ArcSwap::from_pointee(Index::default()));
+    let published = Arc::new(Published::default());
     let store = Store {
         config,
         folder: Folder::default(),
@@ -77,14 +81,12 @@ pub fn watch(config: Config) -> (Store, Resolver) {
         faults: Vec::new(),
         taken: None,
         listing: Arc::new([]),
-        names: 0,
-        index: Arc::clone(&index),
+        published: Arc::clone(&published),
     };
-    (store, Resolver { index })
+    (store, Resolver { published })
 }
 
 /// The writing end: reads the folder and publishes what it finds.
-#[derive(Debug)]
 pub struct Store {
     config: Config,
     folder: Folder,
@@ -94,8 +96,7 @@ pub struct Store {
     faults: Vec<Fault>,
     taken: Option<Taken>,
     listing: Arc<[Certificate]>,
-    names: usize,
-    index: Arc<ArcSwap<Index>>,
+    published: Arc<Published>,
 }
 
 /// For how long what was published is what would be published again.
@@ -109,6 +110,12 @@ struct Taken {
 }
 
 impl Store {
+    /// The end for certificates that are issued while this runs.
+    #[must_use]
+    pub fn issued(&self) -> Issued {
+        Issued(Arc::clone(&self.published))
+    }
+
     /// Reads what has changed in the folder and publishes the outcome in one swap.
     ///
     /// The first time, keys are taken at their files' word, so that ten thousand are ready within a
@@ -143,14 +150,14 @@ impl Store {
             }
         }
         if let Some(name) = self.config.default.as_deref()
-            && self.index.load().default_name().is_none()
+            && self.published.index.load().default_name().is_none()
         {
             let (file, problem) = (self.config.folder.clone(), Problem::Default { name: name.into() });
             faults.push(Fault { file, problem, consequence: Consequence::DefaultRefused });
         }
         Report {
             certificates: self.pairs.len(),
-            names: self.names,
+            names: self.published.index.load().names(),
             ends_first: self.pairs.values().map(|pair| pair.chain.until).min(),
             faults,
             listing: Arc::clone(&self.listing),
@@ -201,9 +208,8 @@ impl Store {
             }
             self.pairs = pairs;
         }
-        let index = Index::of(&self.pairs, self.config.default.as_deref(), now);
-        self.names = index.names();
-        self.index.store(Arc::new(index));
+        let files = self.pairs.values().cloned().collect();
+        self.published.files(files, self.config.default.as_deref(), now);
         let certificate =
             |(file, pair): (&PathBuf, &Arc<Pair>)| Certificate { file: file.clone(), pair: Arc::clone(pair) };
         self.listing = self.pairs.iter().map(certificate).collect();
@@ -217,6 +223,15 @@ impl Store {
         let served = self.pairs.values().map(|pair| &pair.chain);
         let dates = in_folder.chain(served).flat_map(|chain| [chain.from, UnixSeconds(chain.until.0 + 1)]);
         dates.filter(|&date| date > now).min().unwrap_or(UnixSeconds(i64::MAX))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("config", &self.config)
+            .field("pairs", &self.pairs)
+            .finish_non_exhaustive()
     }
 }
 
@@ -263,7 +278,7 @@ fn choose(
 pub struct Report {
     /// Certificates with their keys, kept ones included.
     pub certificates: usize,
-    /// Names that get a certificate; a wildcard counts as one.
+    /// Names that get a certificate, of files or issued; a wildcard counts as one.
     pub names: usize,
     /// When the certificate that ends first ends.
     pub ends_first: Option<UnixSeconds>,
@@ -276,44 +291,44 @@ pub struct Report {
 /// The reading end: picks the certificate for the name that a client asks for.
 #[derive(Clone)]
 pub struct Resolver {
-    index: Arc<ArcSwap<Index>>,
+    published: Arc<Published>,
 }
 
 impl Resolver {
     /// Whether a client that asks for `name`, in lower case, or for none, is shown a certificate.
     #[must_use]
     pub fn answers(&self, name: Option<&str>) -> bool {
-        self.index.load().answer(name).is_some()
+        self.published.index.load().answer(name).is_some()
     }
 
     /// Whether a certificate is for `name`, which is in lower case.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
-        self.index.load().find(name).is_some()
+        self.published.index.load().find(name).is_some()
     }
 
     /// The name that clients are taken to ask for when they ask for none.
     #[must_use]
     pub fn default_name(&self) -> Option<Arc<str>> {
-        self.index.load().default_name().cloned()
+        self.published.index.load().default_name().cloned()
     }
 
     /// Whether there is any certificate.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.load().names() == 0
+        self.published.index.load().names() == 0
     }
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls hands the name over in lower case and without a trailing dot, and an address as none.
-        self.index.load().answer(hello.server_name())?.of(hello.signature_schemes()).cloned()
+        self.published.index.load().answer(hello.server_name())?.of(hello.signature_schemes()).cloned()
     }
 }
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("names", &self.index.load().names()).finish()
+        f.debug_struct("Resolver").field("names", &self.published.index.load().names()).finish()
     }
 }
