@@ -68,7 +68,9 @@ impl Folder {
                 (Some(read), Some(stamp)) if read.stamp == Some(stamp) => read,
                 (_, stamp) => {
                     changed = true;
-                    let parts = read_parts(&file);
+                    // What no parser foresaw costs this one file, not the edge.
+                    let parts =
+                        std::panic::catch_unwind(|| read_parts(&file)).unwrap_or(Err(Problem::Certificate));
                     Read { stamp: stamp.filter(|stamp| stamp.is_settled(now)), parts }
                 }
             };

@@ -23,13 +23,17 @@ pub(crate) struct Index {
 
 /// The certificates of one name, one for each type of key; the client's signatures decide.
 #[derive(Clone, Default)]
-pub(crate) struct Choice([Option<Arc<CertifiedKey>>; KeyType::ALL.len()]);
+pub(crate) struct Choice {
+    by_type: [Option<Arc<CertifiedKey>>; KeyType::ALL.len()],
+    /// Their dates hold: otherwise there is none for the name whose dates do.
+    pub(crate) is_in_date: bool,
+}
 
 impl Choice {
     /// The first one that the client can check; the first of all when there is none, so that the
     /// handshake ends with the alert for that.
     pub(crate) fn of(&self, offered: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
-        let mut all = self.0.iter().flatten();
+        let mut all = self.by_type.iter().flatten();
         let first = all.next()?;
         if first.key.choose_scheme(offered).is_some() {
             return Some(first);
@@ -47,21 +51,42 @@ impl Index {
         let mut in_order: Vec<&Pair> = pairs.map(Arc::as_ref).collect();
         // The best one comes last and overwrites the others of its type.
         in_order.sort_by_key(|pair| pair.merit(now));
+        let (in_date, out_of_date): (Vec<&Pair>, Vec<&Pair>) =
+            in_order.into_iter().partition(|pair| pair.chain.covers(now));
         let mut index = Self::default();
-        for pair in in_order {
-            for name in &pair.chain.names {
-                let (map, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut index.wildcard, parent),
-                    None => (&mut index.exact, &**name),
-                };
-                let choice = map.entry(name.into()).or_default();
-                if let Some(place) = choice.0.get_mut(pair.kind as usize) {
-                    *place = Some(Arc::clone(&pair.certified));
-                }
-            }
+        for pair in in_date {
+            pair.chain.names.iter().for_each(|name| index.add(name, pair, true));
+        }
+        // What its dates rule out is better than nothing, and than nothing else: whatever its type of key,
+        // and whether the other is a wildcard's.
+        let of_each =
+            out_of_date.iter().flat_map(|pair| pair.chain.names.iter().map(move |name| (name, *pair)));
+        let alone: Vec<_> = of_each.filter(|(name, _)| !index.has(name)).collect();
+        for (name, pair) in alone {
+            index.add(name, pair, false);
         }
         index.default = default.filter(|name| index.find(name).is_some()).map(Into::into);
         index
+    }
+
+    fn add(&mut self, name: &str, pair: &Pair, is_in_date: bool) {
+        let (map, name) = match name.strip_prefix("*.") {
+            Some(parent) => (&mut self.wildcard, parent),
+            None => (&mut self.exact, name),
+        };
+        let choice = map.entry(name.into()).or_default();
+        choice.is_in_date = is_in_date;
+        if let Some(place) = choice.by_type.get_mut(pair.kind as usize) {
+            *place = Some(Arc::clone(&pair.certified));
+        }
+    }
+
+    /// Whether there is one for a name as it stands in a certificate.
+    fn has(&self, name: &str) -> bool {
+        match name.strip_prefix("*.") {
+            Some(parent) => self.wildcard.contains_key(parent),
+            None => self.find(name).is_some(),
+        }
     }
 
     /// The certificates for a name in lower case.

@@ -301,10 +301,10 @@ impl Resolver {
         self.published.index.load().answer(name).is_some()
     }
 
-    /// Whether a certificate is for `name`, which is in lower case.
+    /// Whether a certificate is for `name`, which is in lower case, and its dates hold.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
-        self.published.index.load().find(name).is_some()
+        self.published.index.load().find(name).is_some_and(|choice| choice.is_in_date)
     }
 
     /// The name that clients are taken to ask for when they ask for none.

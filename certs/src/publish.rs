@@ -122,4 +122,33 @@ mod tests {
         issued.remove("click.brand.example", NOW);
         assert!(published.index.load().find("click.brand.example").is_none());
     }
+
+    /// A host went from one type of key to another, or from a file of its own to a wildcard, and the old
+    /// file stays where it is: it ended, and was shown to every client.
+    #[test]
+    fn what_ended_is_not_shown_beside_what_is_valid() {
+        let issue = |name: &str, until: i32, algorithm: &'static rcgen::SignatureAlgorithm| {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(until, 1, 1);
+            let key = KeyPair::generate_for(algorithm).expect("a key");
+            let certificate = params.self_signed(&key).expect("a certificate");
+            let key = Key::read(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())));
+            let key = key.expect("a usable key");
+            let chain = Arc::new(Chain::new(vec![certificate.der().clone()]).expect("a chain"));
+            let keys = Keys::from([(key.public.clone(), Arc::new(key))]);
+            Arc::new(Pair::new(&chain, &keys).expect("it fits").expect("it is no issuer's"))
+        };
+        let ended = issue("click.brand.example", 2025, &rcgen::PKCS_ECDSA_P256_SHA256);
+        let both = [ECDSA, rustls::SignatureScheme::ED25519];
+        let shown = |beside: &Arc<Pair>| {
+            let pairs = [Arc::clone(&ended), Arc::clone(beside)];
+            let index = Index::of(pairs.iter(), None, NOW);
+            let choice = index.find("click.brand.example").expect("one");
+            (choice.is_in_date, Arc::ptr_eq(choice.of(&both).expect("one"), &beside.certified))
+        };
+        assert_eq!(shown(&issue("click.brand.example", 2050, &rcgen::PKCS_ED25519)), (true, true));
+        assert_eq!(shown(&issue("*.brand.example", 2050, &rcgen::PKCS_ECDSA_P256_SHA256)), (true, true));
+        assert_eq!(shown(&issue("*.brand.example", 2025, &rcgen::PKCS_ED25519)), (false, false));
+    }
 }

@@ -79,6 +79,8 @@ pub enum RunError {
     Links(follow::StartError),
     /// No socket to listen on; the setting is named.
     Socket(&'static str, SocketError),
+    /// No certificate can be loaded, and the edge that runs has some.
+    NoCertificates,
     /// A namespace of the configuration cannot be numbered.
     Namespace(String, crate::links::namespaces::Fault),
     /// The operating system refuses something else.
@@ -92,6 +94,9 @@ impl fmt::Display for RunError {
             Self::Journal(_) => f.write_str("the journal cannot be opened"),
             Self::Links(error) => error.fmt(f),
             Self::Socket(setting, error) => write!(f, "{setting}: {error}"),
+            Self::NoCertificates => f.write_str(
+                "no certificate can be loaded from tls.folder, so the edge that runs goes on; mend the files and try again",
+            ),
             Self::Namespace(site, _) => write!(f, "the namespace of site {site} cannot be used"),
             Self::System(what, _) => f.write_str(what),
         }
@@ -105,6 +110,7 @@ impl std::error::Error for RunError {
             Self::Journal(error) => Some(error),
             Self::Links(error) => error.source(),
             Self::Socket(_, error) => error.source(),
+            Self::NoCertificates => None,
             Self::Namespace(_, fault) => Some(fault),
             Self::System(_, error) => Some(error),
         }

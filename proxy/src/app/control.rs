@@ -149,6 +149,11 @@ async fn control(
         }
     }
     tracing::info!(role = "admin", address = addresses.admin, "listening");
+    let certificates_missing = edge.shared.tls.as_ref().is_some_and(|tls| !tls.is_open());
+    if edge.taken_over.is_some() && certificates_missing {
+        // It serves what its files held before.
+        return Err(RunError::NoCertificates);
+    }
     edge.phase.send_replace(Phase::Open);
     if let Some(old) = edge.taken_over.take()
         && let Err(error) = old.ready()

@@ -73,7 +73,9 @@ fn read_secret(s: &mut Section<'_>) -> Option<Secret> {
     let path: PathBuf = s.resolve(&file);
     let secret = files::read(&path, SECRET_BYTES_MAX)
         .map_err(|wrong| Wrong { advice: "name a file that this user may read".to_owned(), ..wrong })
-        .and_then(|bytes| {
+        .and_then(|mut bytes| {
+            // Whether an editor ended the line or not, it is the same secret.
+            bytes.truncate(bytes.trim_ascii_end().len());
             Secret::new(bytes).ok_or_else(|| Wrong {
                 found: "holds too little to be a secret".to_owned(),
                 advice: format!(

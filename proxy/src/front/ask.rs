@@ -103,8 +103,8 @@ pub(super) fn ask<'a, B>(
     let Some(site) = sites.find(host) else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
-    if let Way::Tls { name: Some(name) } = way
-        && !is_of_site(sites, site, host, name)
+    if let Way::Tls { name } = way
+        && !name.as_deref().is_some_and(|name| is_of_site(sites, site, host, name))
     {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::OtherSite));
     }
@@ -121,12 +121,17 @@ pub(super) fn ask<'a, B>(
         _ => return Err(turned(Page::MethodNotAllowed, &site.pages, Refusal::Method)),
     };
     if let Some(manner) = upgrade(site, https, way, host, request.uri().path()) {
-        return Err(match secure_location(https.public_port, host, request.uri()) {
+        match secure_location(https.public_port, host, request.uri()) {
             Some(location) => {
-                Turned { what: What::Upgrade(manner, location), pages: &site.pages, why: Why::Upgraded(site) }
+                let (what, why) = (What::Upgrade(manner, location), Why::Upgraded(site));
+                return Err(Turned { what, pages: &site.pages, why });
             }
-            None => turned(Page::BadRequest, &site.pages, Refusal::BadRequest),
-        });
+            None if matches!(way, Way::Misplaced) => {
+                return Err(turned(Page::BadRequest, &site.pages, Refusal::BadRequest));
+            }
+            // Answered without TLS rather than not at all.
+            None => {}
+        }
     }
     match site.routes.find(request.uri().path().as_bytes(), token_scratch) {
         Some(matched) => {

@@ -25,10 +25,6 @@ pub(super) async fn secure(core: &Core, entry: &Rc<Entry>, stream: TcpStream) ->
     let tls = core.shared.tls.as_ref()?;
     let counters = core.counters();
     let limits = core.shared.limits.load_full();
-    let Some(_place) = tls.begin(limits.handshakes_max) else {
-        counters.refused(Refusal::Handshakes);
-        return None;
-    };
     let first = entry.within_deadline(first_byte(&stream)).await;
     if let Some(Some(b'A'..=b'Z')) = first {
         counters.shook_hands(Handshake::Plain);
@@ -49,6 +45,11 @@ pub(super) async fn secure(core: &Core, entry: &Rc<Entry>, stream: TcpStream) ->
             counters.shook_hands(Handshake::LateHello);
             return None;
         }
+    };
+    // Only now, for a hello costs the client something and silence does not.
+    let Some(_place) = tls.begin(limits.handshakes_max) else {
+        counters.refused(Refusal::Handshakes);
+        return None;
     };
     entry.must_end(core.tick() + limits.handshake_timeout);
     match entry.within_deadline(tls.server.finish(hello)).await {

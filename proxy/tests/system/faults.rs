@@ -258,7 +258,9 @@ fn the_password_is_changed() {
     story.cluster.sql(&format!("alter role {USER} password 'another'"));
     story.cluster.disconnect();
     story.assert_out_of_reach();
-    assert!(story.edge.log().contains("password authentication failed"), "{}", story.edge.log());
+    wait_for("the reason in the log", || {
+        story.edge.log().contains("password authentication failed").then_some(())
+    });
     // A reload brings the new one; nothing else is needed.
     let config = fs::read_to_string(story.edge.path("holdfast.toml")).unwrap();
     fs::write(story.edge.path("holdfast.toml"), config.replace(PASSWORD, "another")).unwrap();
