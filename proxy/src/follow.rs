@@ -60,6 +60,8 @@ const ANNOUNCED: Duration = Duration::from_millis(50);
 const NOTHING_LOADED: Watermark = Watermark(i64::MAX);
 /// Distance of two complete loads because more changed than is taken link by link.
 const RELOAD_AGAIN: Duration = Duration::from_secs(300);
+/// Distance of two attempts at a platform's statement for changes that does not work.
+const UNFIT_AGAIN: Duration = Duration::from_secs(10);
 /// Distance of two attempts to write a log after one that failed.
 const LOG_AGAIN: Duration = Duration::from_secs(1);
 /// Events that may wait for the follower; whoever sends more waits or, on the look-up thread, drops them.
@@ -143,8 +145,9 @@ pub struct Follower {
     load_at: Option<UnixMillis>,
     /// More changed than is taken link by link: changes wait for a complete load.
     reloading: bool,
-    /// The platform's statement for changes does not work: they come with complete loads.
-    unfit: bool,
+    /// The platform's statement for changes does not work, so they come with complete loads; when it is
+    /// tried again.
+    unfit: Option<UnixMillis>,
     /// When the last complete load was taken.
     loaded_at: UnixMillis,
     held: Option<Held>,
@@ -283,7 +286,8 @@ impl Follower {
         };
         self.unread |= database.changed()?;
         // Before the first complete load of a database its changes mean nothing; they are read then.
-        if !self.unread || self.reloading || *watermark == NOTHING_LOADED {
+        let is_unfit = self.unfit.is_some_and(|again| !is_due(again, now, UNFIT_AGAIN));
+        if !self.unread || self.reloading || is_unfit || *watermark == NOTHING_LOADED {
             return Ok(());
         }
         let mut taken = 0;
@@ -306,10 +310,9 @@ impl Follower {
         })?;
         self.board.answered();
         if let Some(error) = &changed.unfit {
-            if !std::mem::replace(&mut self.unfit, true) {
+            if self.unfit.replace(now.after(UNFIT_AGAIN)).is_none() {
                 tracing::error!(error = %chain(error), "changed links cannot be read; they come with complete loads (links.reload_every) until they can");
             }
-            self.unread = false;
             return Ok(());
         }
         if changed.next < *watermark {
@@ -327,7 +330,7 @@ impl Follower {
             self.load_at = Some(now);
             self.reloading = true;
         }
-        if std::mem::take(&mut self.unfit) {
+        if self.unfit.take().is_some() {
             tracing::info!("changed links can be read again; all of them are loaded");
             self.ask_load(now);
         }

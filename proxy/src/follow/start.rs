@@ -127,7 +127,7 @@ pub fn start(
         asked: 0,
         load_at,
         reloading: false,
-        unfit: false,
+        unfit: None,
         loaded_at,
         held: None,
         accepted: None,
