@@ -30,6 +30,7 @@ mod event;
 mod failure;
 mod gate;
 mod http;
+mod lent;
 mod limit;
 mod load;
 mod lock;
@@ -44,6 +45,7 @@ mod work;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ServerConfig;
@@ -58,6 +60,7 @@ use answers::Answers;
 use ask::Asking;
 use gate::Pass;
 use http::Http;
+use lent::Lent;
 use load::{entry, load};
 use plan::{Demand, Held, Plan};
 use record::Record;
@@ -154,7 +157,7 @@ impl std::error::Error for StartFault {
 /// # Errors
 /// [`StartFault`]. A record or an account that can't be used is none: it is set aside and told as
 /// [`Event::Fault`].
-pub fn start(config: Config, parts: Parts) -> Result<(Acme, Work), StartFault> {
+pub fn start(config: Config, mut parts: Parts) -> Result<(Acme, Work), StartFault> {
     if config.ways.is_empty() {
         return Err(StartFault::Wayless);
     }
@@ -164,6 +167,8 @@ pub fn start(config: Config, parts: Parts) -> Result<(Acme, Work), StartFault> {
     let answers = Arc::new(Answers::default());
     let proofs = answers::configuration(Arc::clone(&answers)).map_err(StartFault::Proofs)?;
 
+    let lent = Arc::new(Lent::new(parts.storage));
+    parts.storage = Arc::clone(&lent) as _;
     let now = (parts.clock)();
     let mut plan = Plan::new(config.bounds, ask.is_some(), parts.seed);
     let loaded = load(&config.authority.directory, &parts, now).map_err(StartFault::Storage)?;
@@ -185,8 +190,41 @@ pub fn start(config: Config, parts: Parts) -> Result<(Acme, Work), StartFault> {
         nudge: Notify::new(),
         changed: Notify::new(),
         seats: Semaphore::new(SEATS),
+        lent,
+        rests: AtomicBool::new(false),
     });
     Ok((Acme { shared: Arc::clone(&shared) }, Work::new(shared)))
+}
+
+/// Key and chain of a name, out of a storage that may be in use; none when there is none.
+///
+/// # Blocking
+/// Waits for the storage.
+///
+/// # Errors
+/// The record can't be read, or is damaged.
+pub fn export(storage: &dyn Storage, name: &str) -> io::Result<Option<Exported>> {
+    let Ok(name) = Name::parse(name) else { return Ok(None) };
+    let Some(bytes) = storage.read(&entry(&name))? else { return Ok(None) };
+    let record =
+        Record::decode(&bytes).map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage))?;
+    let (key, chain) = record.into_pem();
+    Ok(Some(Exported { key, chain }))
+}
+
+/// A certificate for use elsewhere.
+pub struct Exported {
+    /// The private key, in PEM.
+    pub key: Zeroizing<String>,
+    /// The certificate with its issuers, in PEM.
+    pub chain: String,
+}
+
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the key.
+        f.debug_struct("Exported").field("chain", &self.chain).finish_non_exhaustive()
+    }
 }
 
 /// What both ends share.
@@ -209,6 +247,10 @@ struct Shared {
     /// Something has ended.
     changed: Notify,
     seats: Semaphore,
+    /// The same as the storage of `parts`.
+    lent: Arc<Lent>,
+    /// Nothing is to be done for now.
+    rests: AtomicBool,
 }
 
 impl Shared {
@@ -277,6 +319,9 @@ impl Acme {
             let mut changed = std::pin::pin!(shared.changed.notified());
             // From here on no end is missed, whatever thread it comes from.
             changed.as_mut().enable();
+            if shared.rests.load(Relaxed) {
+                return Demanded::Busy;
+            }
             let now = shared.now();
             let demand =
                 if first { shared.plan().demand(name, known, now) } else { shared.plan().look(name, now) };
@@ -348,22 +393,7 @@ impl Acme {
         self.shared.plan().status(self.shared.now())
     }
 
-    /// Key and chain of a name in PEM; none when there is none.
-    ///
-    /// # Blocking
-    /// Waits for the storage.
-    ///
-    /// # Errors
-    /// The record can't be read, or is damaged.
-    pub fn export(&self, name: &str) -> io::Result<Option<Zeroizing<String>>> {
-        let Ok(name) = Name::parse(name) else { return Ok(None) };
-        let Some(bytes) = self.shared.parts.storage.read(&entry(&name))? else { return Ok(None) };
-        let record =
-            Record::decode(&bytes).map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage))?;
-        Ok(Some(record.pem()))
-    }
-
-    /// Stores and serves a key with its chain, in PEM, as [`Acme::export`] gives it: a key in PKCS#8 and
+    /// Stores and serves a key with its chain, in PEM, as [`export`] gives them: a key in PKCS#8 and
     /// a certificate for one name. It is renewed when its time comes if the name is permitted.
     ///
     /// # Blocking
@@ -408,6 +438,30 @@ impl Acme {
         Ok(())
     }
 
+    /// Ends the orders under way, begins no more, and writes nothing from its end on: another process is
+    /// about to use the same storage. What is there is served on. Orders that are ended so count as waits.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have let go already; [`Self::resume`] takes up everything in any case.
+    pub async fn rest(&self) {
+        self.shared.rests.store(true, Relaxed);
+        self.shared.changed.notify_waiters();
+        self.shared.nudge.notify_one();
+        let lent = Arc::clone(&self.shared.lent);
+        // It waits for the disk, and cannot panic.
+        let _ = tokio::task::spawn_blocking(move || lent.let_go()).await;
+    }
+
+    /// The end of [`Self::rest`]: the other process came to nothing.
+    ///
+    /// # Blocking
+    /// For a moment, if something is just being written.
+    pub fn resume(&self) {
+        self.shared.lent.take_back();
+        self.shared.rests.store(false, Relaxed);
+        self.shared.nudge.notify_one();
+    }
+
     /// Looks at the clock again, which may have been set.
     pub fn nudge(&self) {
         self.shared.nudge.notify_one();
@@ -423,7 +477,7 @@ impl fmt::Debug for Acme {
 /// How the wait for a certificate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demanded {
-    /// Too many handshakes wait, or too many names are there by demand.
+    /// Too many handshakes wait, or too many names are there by demand, or another process takes over.
     Busy,
     /// It did not come in time; it may still come.
     Late,

@@ -59,8 +59,9 @@ use publish::Published;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// A folder of PEM files under any names: keys, chains, or both in one file. A chain finds its
-    /// key by the public key. Hidden files and subfolders are left alone.
-    pub folder: PathBuf,
+    /// key by the public key. Hidden files and subfolders are left alone. `None` has no files: what
+    /// there is is issued.
+    pub folder: Option<PathBuf>,
     /// The name whose certificate is shown to clients that ask for none, or for one that no
     /// certificate covers; `None` refuses them.
     pub default: Option<String>,
@@ -125,7 +126,10 @@ impl Store {
     /// Looks at every file of the folder and reads those that are new or changed; not for a data
     /// thread.
     pub fn reload(&mut self, now: UnixSeconds) -> Report {
-        let read = self.folder.read(&self.config.folder, now);
+        let read = match &self.config.folder {
+            Some(folder) => self.folder.read(folder, now),
+            None => Ok(false),
+        };
         let is_stale = self.taken.is_none_or(|taken| taken.is_hasty || now < taken.at || now >= taken.until);
         let mut unread = None;
         let changed = match read {
@@ -133,7 +137,7 @@ impl Store {
             Err(problem) => {
                 let consequence = Consequence::of_failure(!self.pairs.is_empty());
                 self.faults.retain(|fault| !matches!(fault.problem, Problem::Emptied));
-                unread = Some(Fault { file: self.config.folder.clone(), problem, consequence });
+                unread = Some(Fault { file: self.place(), problem, consequence });
                 false
             }
         };
@@ -152,8 +156,8 @@ impl Store {
         if let Some(name) = self.config.default.as_deref()
             && self.published.index.load().default_name().is_none()
         {
-            let (file, problem) = (self.config.folder.clone(), Problem::Default { name: name.into() });
-            faults.push(Fault { file, problem, consequence: Consequence::DefaultRefused });
+            let problem = Problem::Default { name: name.into() };
+            faults.push(Fault { file: self.place(), problem, consequence: Consequence::DefaultRefused });
         }
         Report {
             certificates: self.pairs.len(),
@@ -176,16 +180,23 @@ impl Store {
         self.taken = None;
     }
 
+    /// What is at fault when no single file is.
+    fn place(&self) -> PathBuf {
+        self.config.folder.clone().unwrap_or_else(|| "(no folder)".into())
+    }
+
     /// Holds what the folder holds against what is served, and publishes the better of the two.
     fn take(&mut self, now: UnixSeconds) {
         let found = self.folder.found();
         let is_hasty = self.pairs.is_empty();
         self.faults.clear();
-        if found.is_empty() && !self.pairs.is_empty() {
+        if let Some(folder) = &self.config.folder
+            && found.is_empty()
+            && !self.pairs.is_empty()
+        {
             // A volume that is not mounted looks like this; nobody removes every certificate at once.
-            let file = self.config.folder.clone();
             self.faults.push(Fault {
-                file,
+                file: folder.clone(),
                 problem: Problem::Emptied,
                 consequence: Consequence::EarlierKept,
             });
@@ -299,6 +310,12 @@ impl Resolver {
     #[must_use]
     pub fn answers(&self, name: Option<&str>) -> bool {
         self.published.index.load().answer(name).is_some()
+    }
+
+    /// Whether there is a certificate for `name`, which is in lower case, whatever its dates.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.published.index.load().find(name).is_some()
     }
 
     /// Whether a certificate is for `name`, which is in lower case, and its dates hold.

@@ -17,6 +17,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::Resolver;
+use crate::acme::{Acme, Challenge};
 use crate::tickets::Ticketer;
 
 /// A connection's encrypted bytes.
@@ -70,29 +71,6 @@ impl Server {
         &self.resolver
     }
 
-    /// Reads the client's hello and sees whether there is a certificate for it.
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses the connection.
-    ///
-    /// # Errors
-    /// [`Ended`]; the client has got its alert.
-    pub async fn hello<IO>(&self, io: IO) -> Result<Hello<IO>, Ended>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let mut start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(|e| Ended::of(&e))?;
-        let asked: Option<Box<str>> = start.client_hello().server_name().map(Into::into);
-        if !self.resolver.answers(asked.as_deref()) {
-            // A client that has gone needs no telling.
-            if start.io.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
-                let _ = start.io.shutdown().await;
-            }
-            return Err(Ended::UnknownName);
-        }
-        Ok(Hello { start, asked })
-    }
-
     /// Goes on with the handshake to its end.
     ///
     /// # Cancel safety
@@ -124,16 +102,66 @@ impl fmt::Debug for Server {
 }
 
 /// A connection whose client has said what it wants.
+///
+/// Whoever has one may wait, for a certificate perhaps, before it goes on to [`Server::finish`].
 pub struct Hello<IO> {
     start: tokio_rustls::StartHandshake<IO>,
     asked: Option<Box<str>>,
 }
 
-impl<IO> Hello<IO> {
+impl<IO> Hello<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Reads the client's hello.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the connection.
+    ///
+    /// # Errors
+    /// [`Ended`]; the client has got its alert.
+    pub async fn read(io: IO) -> Result<Self, Ended> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(|e| Ended::of(&e))?;
+        let asked = start.client_hello().server_name().map(Into::into);
+        Ok(Self { start, asked })
+    }
+
     /// The name that the client asks for, in lower case; an address counts as none.
     #[must_use]
     pub fn asked(&self) -> Option<&str> {
         self.asked.as_deref()
+    }
+
+    /// What an authority has to say in it, if it is one's.
+    #[must_use]
+    pub fn challenge(&self, acme: &Acme) -> Challenge {
+        acme.challenge(&self.start.client_hello())
+    }
+
+    /// Shows an authority its proof, and ends the connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the connection.
+    ///
+    /// # Errors
+    /// [`Ended`], when it did not look at it to the end.
+    pub async fn prove(self, proof: Arc<ServerConfig>) -> Result<(), Ended> {
+        let mut stream = self.start.into_stream(proof).await.map_err(|error| Ended::of(&error))?;
+        // It has seen what it came for, whether it waits for the end or not.
+        let _ = stream.shutdown().await;
+        Ok(())
+    }
+
+    /// Tells the client that its name is not known here; what that counts as.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the connection.
+    pub async fn refuse(mut self) -> Ended {
+        // A client that has gone needs no telling.
+        if self.start.io.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
+            let _ = self.start.io.shutdown().await;
+        }
+        Ended::UnknownName
     }
 }
 

@@ -47,7 +47,7 @@ struct Subject {
 impl Subject {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, resolver) = watch(Config { folder: folder.path().to_owned(), default: None });
+        let (store, resolver) = watch(Config { folder: Some(folder.path().to_owned()), default: None });
         Self { folder, store, resolver }
     }
 
@@ -370,7 +370,9 @@ fn a_default_is_shown_to_whoever_asks_for_nothing_known() {
     subject.write("shop.pem", &format!("{}{}", shop.chain, shop.key));
     subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
     let folder = subject.folder.path().to_owned();
-    subject.store.configure(Config { folder: folder.clone(), default: Some("shop.example".to_owned()) });
+    subject
+        .store
+        .configure(Config { folder: Some(folder.clone()), default: Some("shop.example".to_owned()) });
     assert!(subject.reload().faults.is_empty());
     let shown = |name: &str, trusted: &Issued| match handshake(&subject.resolver, name, trusted) {
         // It is not for the name that was asked for, which this client minds.
@@ -382,7 +384,7 @@ fn a_default_is_shown_to_whoever_asks_for_nothing_known() {
     assert_eq!(subject.resolver.default_name().as_deref(), Some("shop.example"));
     subject.serves("a.mail.example", &mail);
 
-    subject.store.configure(Config { folder, default: Some("none.example".to_owned()) });
+    subject.store.configure(Config { folder: Some(folder), default: Some("none.example".to_owned()) });
     let fault = subject.reload_faulty();
     assert!(matches!(fault.problem, Problem::Default { .. }), "{fault}");
     subject.refuses("other.example", &shop);

@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
 use crate::event::UnixMillis;
+use certificates::{Action, Pem, Which};
 
 /// What an operator may tell the edge. The reply is JSON, or a sentence that says why not.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub enum Command {
         /// Why, for people.
         reason: String,
     },
+    /// Something about the certificates that are ordered.
+    Certificates(Action),
     /// End a window.
     EndWindow {
         /// The part.
@@ -176,7 +179,14 @@ fn look(view: &status::View, path: &str, query: &str) -> Response<Full<Bytes>> {
                 _ => said(StatusCode::BAD_REQUEST, &json!({ "error": "name a namespace and a token" })),
             }
         }
-        "/reload" | "/window/begin" | "/window/end" | "/links/accept" | "/deliver/adopt" => {
+        "/reload"
+        | "/window/begin"
+        | "/window/end"
+        | "/links/accept"
+        | "/deliver/adopt"
+        | "/certificates/renew"
+        | "/certificates/import"
+        | "/certificates/account-key" => {
             said(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "an action is a POST" }))
         }
         _ => said(StatusCode::NOT_FOUND, &json!({ "error": "there is nothing at this path" })),
@@ -190,6 +200,17 @@ struct Begin {
     until: Option<u64>,
     #[serde(default)]
     reason: String,
+}
+
+/// All of them without a name.
+#[derive(Deserialize)]
+struct Renew {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Import {
+    pem: Pem,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +234,12 @@ async fn act(path: &str, body: &[u8], commands: &Commands) -> Response<Full<Byte
             until: begin.until.map(UnixMillis),
             reason: begin.reason,
         }),
+        "/certificates/renew" => serde_json::from_slice(body).map(|renew: Renew| {
+            Command::Certificates(Action::Renew(renew.name.map_or(Which::All, Which::Name)))
+        }),
+        "/certificates/import" => serde_json::from_slice(body)
+            .map(|import: Import| Command::Certificates(Action::Import(import.pem))),
+        "/certificates/account-key" => Ok(Command::Certificates(Action::ChangeAccountKey)),
         "/window/end" => serde_json::from_slice(body).map(|end: End| Command::EndWindow { of: end.of }),
         _ => return said(StatusCode::NOT_FOUND, &json!({ "error": "there is no such action" })),
     };

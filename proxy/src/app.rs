@@ -14,6 +14,9 @@
 mod certificates;
 mod control;
 mod folder;
+mod issuing;
+mod names;
+mod orders;
 mod sink;
 mod sites;
 
@@ -77,6 +80,8 @@ pub enum RunError {
     Journal(journal::OpenError),
     /// The folder of links cannot be used.
     Links(follow::StartError),
+    /// What orders certificates cannot be started.
+    Issuing(certs::acme::StartFault),
     /// No socket to listen on; the setting is named.
     Socket(&'static str, SocketError),
     /// No certificate can be loaded, and the edge that runs has some.
@@ -93,6 +98,7 @@ impl fmt::Display for RunError {
             Self::Folder(error) => error.fmt(f),
             Self::Journal(_) => f.write_str("the journal cannot be opened"),
             Self::Links(error) => error.fmt(f),
+            Self::Issuing(_) => f.write_str("certificates cannot be ordered (tls.acme)"),
             Self::Socket(setting, error) => write!(f, "{setting}: {error}"),
             Self::NoCertificates => f.write_str(
                 "no certificate can be loaded from tls.folder, so the edge that runs goes on; mend the files and try again",
@@ -109,6 +115,7 @@ impl std::error::Error for RunError {
             Self::Folder(error) => error.source(),
             Self::Journal(error) => Some(error),
             Self::Links(error) => error.source(),
+            Self::Issuing(fault) => Some(fault),
             Self::Socket(_, error) => error.source(),
             Self::NoCertificates => None,
             Self::Namespace(_, fault) => Some(fault),
@@ -241,9 +248,11 @@ impl Edge {
 
         let mut shares = sites::Shares::default();
         let sites = sites::build(config, &namespaces, &plane, &mut shares)?;
-        let certificates = Certificates::begin(config, now);
+        let sites = Arc::new(ArcSwap::from_pointee(sites));
+        let lock = start_lock(config, &vitals)?;
+        let certificates = Certificates::begin(config, now, &sites, lock, seed())?;
         let shared = Arc::new(Shared {
-            sites: ArcSwap::from_pointee(sites),
+            sites,
             links,
             vitals: Arc::clone(&vitals),
             look_ups: Arc::clone(&look_ups),
@@ -331,6 +340,17 @@ impl Edge {
             taken_over,
         })
     }
+}
+
+/// What several edges on one database order certificates by.
+fn start_lock(config: &Config, vitals: &Arc<Vitals>) -> Result<Option<orders::Lock>, RunError> {
+    if !config.tls.acme.as_ref().is_some_and(|acme| acme.locks) {
+        return Ok(None);
+    }
+    let (lock, clerk) = orders::lock(orders::Settings::of(config), vitals);
+    spawn("orders", move || clerk.serve())
+        .map_err(|error| RunError::System("a thread cannot be started", error))?;
+    Ok(Some(lock))
 }
 
 type StartedSink = (Arc<SinkBoard>, Arc<sink::Orders>, JoinHandle<()>);

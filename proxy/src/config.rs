@@ -8,6 +8,7 @@
 //! It reads the configuration file, the files it names and the machine's name; it writes nothing and
 //! asks neither the network nor the clock nor the database.
 
+mod acme;
 mod database;
 mod fault;
 mod files;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use crate::policy::Window;
 use crate::record::privacy::Address;
 
+pub use acme::Acme;
 pub use database::Database;
 pub use fault::{Fault, Origin};
 pub use files::Secret;
@@ -134,7 +136,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     START_ONLY.iter().copied().filter(|key| value(old, key) != value(new, key)).collect()
 }
 
-/// Settings that are used once, when the edge starts: its identity, sockets, threads and journal.
+/// Settings that are used once, when the edge starts: its identity, sockets, threads, journal and authority.
 const START_ONLY: &[&str] = &[
     "edge",
     "data",
@@ -159,6 +161,29 @@ const START_ONLY: &[&str] = &[
     "journal.pace",
     "journal.when_full",
     "journal.site_share",
+    "tls.acme.directory",
+    "tls.acme.terms_agreed",
+    "tls.acme.contact",
+    "tls.acme.roots_file",
+    "tls.acme.eab_kid",
+    "tls.acme.eab_key",
+    "tls.acme.eab_key_file",
+    "tls.acme.profile",
+    "tls.acme.ways",
+    "tls.acme.lock",
+    "tls.acme.orders_max",
+    "tls.acme.domain_orders_per_week",
+    "tls.acme.orders_per_3h",
+    "tls.acme.demand_wait",
+    "tls.acme.demanded_max",
+    "tls.acme.request_timeout",
+    "tls.acme.order_timeout",
+    "tls.acme.ask.url",
+    "tls.acme.ask.roots_file",
+    "tls.acme.ask.timeout",
+    "tls.acme.ask.at_once",
+    "tls.acme.ask.refused_max",
+    "tls.acme.ask.refused_for",
     "admin.listen",
     "admin.token_file",
     "log.format",

@@ -323,6 +323,51 @@ impl Database {
         each!(self, database => database.reject_sequences(journal, after, rows_max, out))
     }
 
+    /// Takes the order of a name's certificate for `edge`, for the time of `lease` by the database's clock,
+    /// unless another edge has it; whether `edge` has it now.
+    ///
+    /// # Errors
+    /// As any write. A file has one edge, which has every name.
+    pub fn take_order(&mut self, name: &str, edge: &str, lease: Duration) -> Result<bool, Error> {
+        match self {
+            Self::Sqlite(_) => Ok(true),
+            Self::Postgres(database) => database.take_order(name, edge, lease),
+        }
+    }
+
+    /// Gives a name back that `edge` took.
+    ///
+    /// # Errors
+    /// As any write.
+    pub fn release_order(&mut self, name: &str, edge: &str) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(database) => database.release_order(name, edge),
+        }
+    }
+
+    /// What an edge left last for `name`, sealed.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn shared_certificate(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(database) => database.shared_certificate(name),
+        }
+    }
+
+    /// Leaves a sealed certificate for the other edges, under a name that was taken.
+    ///
+    /// # Errors
+    /// As any write.
+    pub fn share_certificate(&mut self, name: &str, sealed: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(database) => database.share_certificate(name, sealed),
+        }
+    }
+
     /// The batch that accounts for a sequence; of several, the one that begins last.
     ///
     /// # Errors

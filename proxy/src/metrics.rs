@@ -275,6 +275,8 @@ pub enum Handshake {
     Full,
     /// With a connection, for a client that was known by its ticket.
     Resumed,
+    /// An authority's check, answered.
+    Challenge,
     /// No version, cipher or signature in common.
     Incompatible,
     /// No hello within its deadline.
@@ -298,6 +300,7 @@ impl Handshake {
     pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
         (Self::Full, "done", "no"),
         (Self::Resumed, "done", "yes"),
+        (Self::Challenge, "challenge", "no"),
         (Self::Incompatible, "incompatible", "no"),
         (Self::LateHello, "late_hello", "no"),
         (Self::Late, "late", "no"),
@@ -309,6 +312,41 @@ impl Handshake {
     ];
 }
 
+/// How the wait of one TLS handshake for a certificate ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Too many handshakes wait, too many names are there by demand, or another program takes over.
+    Busy,
+    /// It did not come in time.
+    Late,
+    /// It can't be ordered yet, for it failed before.
+    Later,
+    /// The client went away, or the edge ends.
+    Left,
+    /// Nobody said in time whether the name may have one.
+    NoAnswer,
+    /// No authority has a certificate for such a name.
+    NoName,
+    /// It is there.
+    Ready,
+    /// The name may have none.
+    Refused,
+}
+
+impl Demand {
+    /// Every end with its label.
+    pub const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Busy, "busy"),
+        (Self::Late, "late"),
+        (Self::Later, "later"),
+        (Self::Left, "left"),
+        (Self::NoAnswer, "no_answer"),
+        (Self::NoName, "no_name"),
+        (Self::Ready, "ready"),
+        (Self::Refused, "refused"),
+    ];
+}
+
 /// What one data thread counts for all sites together.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -316,6 +354,9 @@ pub struct Core {
     refused: [Count; Refusal::ALL.len()],
     look_ups: [Count; LookUp::ALL.len()],
     handshakes: [Count; Handshake::ALL.len()],
+    demands: [Count; Demand::ALL.len()],
+    /// Authorities' checks that were answered with a page.
+    pub proofs: Count,
     /// From the parsed request to the finished answer.
     pub answer_time: Histogram,
     /// Connections accepted.
@@ -336,6 +377,8 @@ impl Default for Core {
             refused: Default::default(),
             look_ups: Default::default(),
             handshakes: Default::default(),
+            demands: Default::default(),
+            proofs: Count::default(),
             answer_time: Histogram::new(ANSWER_BOUNDS_US),
             accepted: Count::default(),
             closed: Count::default(),
@@ -357,6 +400,13 @@ impl Core {
     /// Counts one TLS handshake.
     pub fn shook_hands(&self, end: Handshake) {
         if let Some(count) = self.handshakes.get(end as usize) {
+            count.one();
+        }
+    }
+
+    /// Counts one wait of a TLS handshake for a certificate.
+    pub fn demanded(&self, end: Demand) {
+        if let Some(count) = self.demands.get(end as usize) {
             count.one();
         }
     }
@@ -411,6 +461,14 @@ impl Plane {
             let labels = [("outcome", outcome), ("resumed", resumed)];
             page.counter("tls_handshakes", &labels, sum(&|core| &core.handshakes[end as usize]));
         }
+        for &(end, label) in Demand::ALL {
+            page.counter(
+                "certificate_demands",
+                &[("outcome", label)],
+                sum(&|core| &core.demands[end as usize]),
+            );
+        }
+        page.counter("acme_proofs", &[], sum(&|core| &core.proofs));
         page.counter("connections", &[], sum(&|core| &core.accepted));
         page.gauge("open_connections", &[], self.connections() as f64);
         page.counter("cache_hits", &[], sum(&|core| &core.cache_hits));
@@ -503,12 +561,26 @@ fn owned(labels: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
 /// The help text of every metric, without prefix and `_total`.
 const HELP: &[(&str, &str)] = &[
     ("abandoned_events", "Hits whose client left before the answer; they are recorded."),
+    ("acme_asking", "Questions under way whether a name may have a certificate."),
+    ("acme_certificates", "Names with a certificate that was ordered; they are among the certificates."),
+    ("acme_events", "What happened to orders, questions, the account and the stored records, by event."),
+    ("acme_names", "Names that are known to what orders certificates."),
+    (
+        "acme_paused_until_timestamp_seconds",
+        "Until when nothing is ordered, for the authority is down or asked to wait; 0 when it is not.",
+    ),
+    ("acme_proofs", "Checks by an authority that were answered with a page (HTTP-01)."),
+    ("acme_refused_names", "Names that may have no certificate, as far as they are remembered."),
+    ("acme_renewal_timestamp_seconds", "When the next renewal is due, 0 without any."),
+    ("acme_running", "Orders under way."),
+    ("acme_waiting", "Names that wait for their first certificate."),
     ("answer_duration_seconds", "Time from the parsed request to the finished answer."),
     ("answers", "Answers to recorded hits by what they promise of the record."),
     ("appended_events", "Events written to the journal."),
     ("build_info", "Version of the running program; always 1."),
     ("cache_hits", "Tokens answered from the cache of looked-up links, misses included."),
     ("cache_misses", "Tokens not in the table, the overlay nor the cache."),
+    ("certificate_demands", "Waits of TLS handshakes for a certificate, by how they ended."),
     ("certificate_end_timestamp_seconds", "When the certificate that ends first ends, 0 without any."),
     ("certificate_faults", "Faults of certificate files, the folder's included; each has a log line."),
     ("certificates", "Certificates that are served."),
@@ -624,6 +696,9 @@ mod tests {
             assert_eq!(outcome as usize, at);
         }
         for (at, &(end, ..)) in Handshake::ALL.iter().enumerate() {
+            assert_eq!(end as usize, at);
+        }
+        for (at, &(end, _)) in Demand::ALL.iter().enumerate() {
             assert_eq!(end as usize, at);
         }
     }

@@ -1,8 +1,8 @@
 //! Turns an answer that is already decided into an HTTP response: the last step of a request's way.
 //!
 //! Invariants:
-//! - Nothing of a request reaches a response, but for its own path in a redirect to https. All else that
-//!   can be asked for here is a location that was approved when its link was loaded, a page, a language
+//! - Nothing of a request reaches a response, but for its own path in a redirect to https and the token
+//!   of an authority's check. All else that can be asked for here is a location that was approved when its link was loaded, a page, a language
 //!   and a method.
 //! - No response may be stored by anyone: each one says `no-store`.
 //! - A redirect to a link's target is a 302, or the 303 or 307 that its route asks for, never a 301,
@@ -80,6 +80,18 @@ pub fn upgrade(manner: Permanent, location: HeaderValue) -> Response<Body> {
     response
 }
 
+/// 200 with what proves to an authority that a name is ours (RFC 8555, section 8.3).
+#[must_use]
+pub fn proof(text: String, method: Method) -> Response<Body> {
+    let bytes = text.len();
+    let mut response = Response::new(body_for(method, text.into()));
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, OCTETS);
+    fields.insert(CACHE_CONTROL, NO_STORE);
+    fields.insert(CONTENT_LENGTH, bytes.into());
+    response
+}
+
 /// 200 with a transparent image of one pixel, whatever became of the hit.
 ///
 /// Mail clients fetch it again at each opening, and never see an error: the image caches in front of
@@ -107,6 +119,7 @@ fn body_for(method: Method, content: Bytes) -> Body {
 
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 const NOINDEX: HeaderValue = HeaderValue::from_static("noindex");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_STORE_PIXEL: HeaderValue = HeaderValue::from_static("no-cache, no-store, max-age=0");
 const IMAGE_GIF: HeaderValue = HeaderValue::from_static("image/gif");

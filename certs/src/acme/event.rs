@@ -65,7 +65,27 @@ pub enum Event {
 }
 
 impl Event {
-    /// A word for metrics, out of a dozen.
+    /// Every word that [`Self::label`] may say, in the order of the alphabet.
+    pub const LABELS: [&str; 16] = [
+        "account_created",
+        "account_key_changed",
+        "account_registered",
+        "adopted",
+        "ask_down",
+        "ask_no",
+        "ask_yes",
+        "failed_authority",
+        "failed_here",
+        "failed_limited",
+        "failed_lock",
+        "failed_name",
+        "fault",
+        "issued",
+        "not_permitted",
+        "stored",
+    ];
+
+    /// A word for metrics, one of [`Self::LABELS`].
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -164,5 +184,38 @@ impl fmt::Display for Kept {
             Self::InPlace => "it stays where it is, unused",
             Self::Unread => "the name is ordered here, too",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_is_listed() {
+        let name = || Name::parse("click.brand.example").expect("a host name");
+        let at = UnixSeconds(0);
+        let failed = |blame| Event::Failed { name: name(), blame, why: String::new() };
+        let asked = |answer| Event::Asked { name: name(), answer };
+        let fault = Event::Fault { entry: String::new(), why: String::new(), kept: Kept::Aside };
+        let all = [
+            Event::Account(AccountChange::Created),
+            Event::Account(AccountChange::KeyChanged),
+            Event::Account(AccountChange::Registered),
+            Event::Adopted { name: name(), until: at },
+            asked(Answer::Down),
+            asked(Answer::No),
+            asked(Answer::Yes),
+            failed(Blame::Authority { retry_after: None }),
+            failed(Blame::Here),
+            failed(Blame::Domain { retry_after: None }),
+            failed(Blame::Lock),
+            failed(Blame::Name),
+            fault,
+            Event::Issued { name: name(), until: at, renew_at: at },
+            Event::NotPermitted { name: name() },
+            Event::Stored { name: name() },
+        ];
+        assert_eq!(all.map(|event| event.label()), Event::LABELS);
     }
 }

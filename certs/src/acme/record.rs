@@ -187,8 +187,8 @@ impl Record {
     }
 
     /// Key and chain in PEM, for whoever may have them.
-    pub(crate) fn pem(&self) -> Zeroizing<String> {
-        joined(&[&self.key, &self.chain])
+    pub(crate) fn into_pem(self) -> (Zeroizing<String>, String) {
+        (self.key, self.chain)
     }
 }
 

@@ -86,6 +86,12 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The folder as it is, which a running edge may be using; to read from.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
     fn files(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +66,10 @@ impl Work {
     /// ordered again after the next start.
     pub async fn run(mut self) {
         loop {
+            if self.shared.rests.load(Relaxed) {
+                self.rest().await;
+                continue;
+            }
             let wait = self.begin();
             tokio::select! {
                 Some(done) = self.tasks.join_next_with_id() => self.end(done),
@@ -72,6 +77,15 @@ impl Work {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Ends what is under way, and waits until somebody wants something.
+    async fn rest(&mut self) {
+        self.tasks.abort_all();
+        while let Some(done) = self.tasks.join_next_with_id().await {
+            self.end(done);
+        }
+        self.shared.nudge.notified().await;
     }
 
     /// Begins all that is to be done now, and tells how long there is nothing else.
@@ -129,8 +143,11 @@ impl Work {
             Err(error) => match self.running.remove(&error.id()) {
                 Some(Task::Ask(name)) => Done::Asked(name, Verdict::Down),
                 Some(Task::Order(name)) => {
-                    let why = "a fault of this program ended the order".to_owned();
-                    Done::Ordered(name, Ended::Failed { blame: Blame::Here, why })
+                    let (blame, why) = match error.is_cancelled() {
+                        true => (Blame::Lock, "another process is about to take over"),
+                        false => (Blame::Here, "a fault of this program ended the order"),
+                    };
+                    Done::Ordered(name, Ended::Failed { blame, why: why.to_owned() })
                 }
                 Some(Task::Window(name)) => Done::Window(name, Window::Failed),
                 Some(Task::Quiet) | None => Done::Quiet,

@@ -81,6 +81,7 @@ pub(crate) struct Edge {
     pub(crate) acme: Acme,
     pub(crate) log: Arc<Log>,
     pub(crate) resolver: Resolver,
+    storage: Arc<dyn Storage>,
     clock: Arc<AtomicI64>,
     work: JoinHandle<()>,
     _store: Store,
@@ -96,11 +97,12 @@ impl Edge {
     }
 
     pub(crate) fn try_with(folder: &Path, config: Config, setting: Setting) -> Result<Self, StartFault> {
-        let (store, resolver) = certs::watch(certs::Config { folder: folder.join("none"), default: None });
+        let (store, resolver) = certs::watch(certs::Config { folder: None, default: None });
         let log = Arc::new(Log::default());
         let clock = Arc::new(AtomicI64::new(0));
+        let storage = setting.storage.unwrap_or_else(|| Arc::new(Folder::open(folder.join("acme")).unwrap()));
         let parts = Parts {
-            storage: setting.storage.unwrap_or_else(|| Arc::new(Folder::open(folder.join("acme")).unwrap())),
+            storage: Arc::clone(&storage),
             issued: store.issued(),
             lock: setting.lock,
             known: Arc::new(move |name| setting.known.contains(&name)),
@@ -118,7 +120,7 @@ impl Edge {
             seed: 1,
         };
         let (acme, work) = certs::acme::start(config, parts)?;
-        Ok(Self { acme, log, resolver, clock, work: tokio::spawn(work.run()), _store: store })
+        Ok(Self { acme, log, resolver, storage, clock, work: tokio::spawn(work.run()), _store: store })
     }
 
     /// Lets days go by.
@@ -135,6 +137,14 @@ impl Edge {
     pub(crate) fn listed(&self, name: &str) -> certs::acme::Listed {
         let name = Name::parse(name).unwrap();
         self.acme.list().into_iter().find(|listed| listed.name == name).unwrap()
+    }
+}
+
+impl Edge {
+    /// Key and chain of a name, as they are stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<String> {
+        let exported = certs::acme::export(&*self.storage, name).unwrap()?;
+        Some(format!("{}{}", *exported.key, exported.chain))
     }
 }
 

@@ -132,7 +132,7 @@ async fn a_chain_that_is_not_what_was_ordered_is_never_served() {
         let failed = edge.log.until_any(&["failed_name", "failed_authority"], 1).await;
         assert!(why(&failed[0]).1.ends_with(expected), "{}", failed[0]);
         assert!(!edge.serves("click.brand.test", &fake.trust()));
-        assert!(edge.acme.export("click.brand.test").unwrap().is_none(), "nothing is stored");
+        assert!(edge.stored("click.brand.test").is_none(), "nothing is stored");
     }
 }
 
@@ -253,14 +253,38 @@ async fn what_can_not_be_stored_is_served_all_the_same_and_told() {
     edge.log.until("issued", 2).await;
     assert_eq!(edge.log.of("fault").len(), 1, "{:#?}", edge.log.events());
     assert!(edge.serves("b.brand.test", &fake.trust()));
-    assert!(edge.acme.export("b.brand.test").unwrap().is_none());
+    assert!(edge.stored("b.brand.test").is_none());
 
     // As soon as there is room it is stored, without another order.
     storage.full.store(false, Ordering::Relaxed);
     edge.forward(1);
     edge.log.until("stored", 1).await;
-    assert!(edge.acme.export("b.brand.test").unwrap().is_some());
+    assert!(edge.stored("b.brand.test").is_some());
     assert_eq!(edge.log.of("issued").len(), 2);
+}
+
+#[tokio::test]
+async fn while_another_process_has_the_storage_nothing_is_ordered_or_written() {
+    let folder = tempdir().unwrap();
+    let fake = Fake::start(folder.path()).await;
+    fake.set(|answer| answer.silent = true);
+    let edge = Edge::start(folder.path(), Config::new(fake.authority()));
+    edge.acme.wanted(["a.brand.test"]);
+    while edge.acme.status().running == 0 {
+        tokio::task::yield_now().await;
+    }
+    edge.acme.rest().await;
+    let ended = edge.log.until("failed_lock", 1).await;
+    assert!(ended[0].to_string().contains("take over"), "{}", ended[0]);
+    fake.set(|answer| answer.silent = false);
+    edge.forward(1);
+    edge.acme.wanted(["a.brand.test", "b.brand.test"]);
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    assert!(edge.acme.import(&other).is_err());
+    assert_eq!((edge.log.of("issued").len(), edge.acme.status().running), (0, 0));
+    // The other one came to nothing.
+    edge.acme.resume();
+    edge.log.until("issued", 2).await;
 }
 
 #[tokio::test]

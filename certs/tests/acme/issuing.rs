@@ -134,13 +134,13 @@ async fn a_certificate_is_renewed_before_its_end_by_itself_or_on_demand() {
     site.answering.with(&edge.acme);
     edge.acme.wanted(["click.brand.test"]);
     edge.log.until("issued", 1).await;
-    let first = edge.acme.export("click.brand.test").unwrap().unwrap();
+    let first = edge.stored("click.brand.test").unwrap();
 
     // Pebble's certificates are for five years.
     edge.forward(4 * 365);
     edge.log.until("issued", 2).await;
-    let second = edge.acme.export("click.brand.test").unwrap().unwrap();
-    assert_ne!(*first, *second);
+    let second = edge.stored("click.brand.test").unwrap();
+    assert_ne!(first, second);
     assert!(edge.acme.renew("click.brand.test"));
     edge.log.until("issued", 3).await;
     assert!(edge.serves("click.brand.test", &pebble.trust()));
@@ -155,8 +155,8 @@ async fn a_certificate_moves_from_one_edge_to_another() {
     site.answering.with(&edge.acme);
     edge.acme.wanted(["click.brand.test"]);
     edge.log.until("issued", 1).await;
-    let pem = edge.acme.export("click.brand.test").unwrap().unwrap();
-    assert!(edge.acme.export("other.brand.test").unwrap().is_none());
+    let pem = edge.stored("click.brand.test").unwrap();
+    assert!(edge.stored("other.brand.test").is_none());
 
     let other = Edge::start(&folder.path().join("other"), Config::new(pebble.authority()));
     assert_eq!(other.acme.import(&pem).unwrap().as_str(), "click.brand.test");

@@ -7,14 +7,21 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use certs::{Report, Secret, Store, TicketKeys, UnixSeconds};
+use arc_swap::ArcSwap;
+use certs::acme::{Acme, OrderLock, Work};
+use certs::{Certificate, Report, Secret, Store, TicketKeys, UnixSeconds};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::admin::certificates::Board;
+use super::issuing::{self, Issuing};
+use super::names::Names;
+use super::{RunError, orders};
+use crate::admin::Reply;
+use crate::admin::certificates::{Action, Board};
 use crate::causes::chain;
 use crate::config::{Config, Tls as Settings};
 use crate::event::UnixMillis;
-use crate::front::tls::Tls;
+use crate::front::sites::Sites;
+use crate::front::tls::{self, Tls};
 
 /// Everything of an edge with listeners for https; nothing of one without.
 pub(super) struct Certificates(Option<Kept>);
@@ -26,6 +33,12 @@ struct Kept {
     tickets: TicketKeys,
     /// At home, or out to read.
     store: Result<Store, oneshot::Receiver<(Store, Report)>>,
+    /// What the files held when they were read last.
+    files: Arc<[Certificate]>,
+    issuing: Option<Issuing>,
+    /// Until somebody runs it.
+    work: Option<Work>,
+    lock: Option<orders::Lock>,
     read_at: UnixMillis,
     /// To be read again as soon as the store is at home.
     is_due: bool,
@@ -34,37 +47,69 @@ struct Kept {
 }
 
 impl Certificates {
-    /// Reads the folder for the first time, when anything listens for https.
+    /// Reads the folder for the first time, and what was ordered before, when anything listens for https.
     ///
     /// # Blocking
-    /// Reads every file of the folder.
-    pub(super) fn begin(config: &Config, now: UnixMillis) -> Self {
+    /// Reads every file of the folder, and every record.
+    ///
+    /// # Errors
+    /// [`RunError::Issuing`].
+    pub(super) fn begin(
+        config: &Config,
+        now: UnixMillis,
+        sites: &Arc<ArcSwap<Sites>>,
+        lock: Option<orders::Lock>,
+        seed: u64,
+    ) -> Result<Self, RunError> {
         if config.listen.https.is_empty() {
-            return Self(None);
+            return Ok(Self(None));
         }
         let settings = config.tls.clone();
         let (mut store, resolver) = certs::watch(settings.certificates.clone());
         let secret = settings.tickets.clone().unwrap_or_else(Secret::random);
         let (tickets, ticketer) = certs::tickets(secret, seconds(now));
         let report = store.reload(seconds(now));
+        let board = Arc::default();
+        let mut issuing = None;
+        let mut work = None;
+        if let Some(acme) = &settings.acme {
+            let lock = lock.clone().map(|lock| Arc::new(lock) as Arc<dyn OrderLock>);
+            let names = Names::new(sites);
+            let (begun, works) =
+                Issuing::begin(acme, &config.data, store.issued(), names, lock, &board, seed)
+                    .map_err(RunError::Issuing)?;
+            issuing = Some(begun);
+            work = Some(works);
+        }
+        let answering = settings.acme.as_ref().zip(issuing.as_ref()).map(|(settings, issuing)| {
+            tls::Issuing { acme: issuing.acme.clone(), demand_wait: settings.orders.demand_wait }
+        });
         let mut kept = Kept {
             settings,
-            tls: Arc::new(Tls::new(certs::Server::new(resolver, ticketer))),
-            board: Arc::default(),
+            tls: Arc::new(Tls::new(certs::Server::new(resolver, ticketer), answering)),
+            board,
             tickets,
+            files: Arc::clone(&report.listing),
+            issuing,
+            work,
+            lock,
             store: Ok(store),
             read_at: now,
             is_due: false,
             told: BTreeSet::new(),
         };
-        tracing::info!(
-            certificates = report.certificates,
-            names = report.names,
-            folder = %kept.settings.certificates.folder.display(),
-            "certificates are loaded"
-        );
+        if let Some(folder) = &kept.settings.certificates.folder {
+            let (certificates, names) = (report.certificates, report.names);
+            tracing::info!(certificates, names, folder = %folder.display(), "certificates are loaded");
+        }
         kept.publish(report);
-        Self(Some(kept))
+        // All that is stored is read: what is not there yet can be ordered, and an authority's check for it
+        // comes in by these listeners.
+        if kept.issuing.is_some() {
+            kept.tls.open();
+        }
+        kept.tell_names(now);
+        Ok(Self(Some(kept)))
     }
 
     pub(super) fn tls(&self) -> Option<Arc<Tls>> {
@@ -75,10 +120,33 @@ impl Certificates {
         self.0.as_ref().map(|kept| Arc::clone(&kept.board))
     }
 
+    /// What does the ordering, to be run for as long as the edge does.
+    pub(super) fn work(&mut self) -> Option<Work> {
+        self.0.as_mut()?.work.take()
+    }
+
+    /// What orders, where anything does.
+    pub(super) fn acme(&self) -> Option<&Acme> {
+        self.0.as_ref()?.issuing.as_ref().map(|issuing| &issuing.acme)
+    }
+
+    /// Does what an operator asks for, or says why not.
+    pub(super) fn carry_out(&self, action: Action, reply: oneshot::Sender<Reply>) {
+        match self.acme() {
+            Some(acme) => issuing::carry_out(acme, action, reply),
+            None => {
+                let why = "no certificates are ordered: name an authority in tls.acme.directory";
+                // Whoever asked may have gone away.
+                let _ = reply.send(Err(why.to_owned()));
+            }
+        }
+    }
+
     /// Looks whether it is time to read, and whether a reading has come back.
     pub(super) fn tick(&mut self, now: UnixMillis) {
         let Some(kept) = &mut self.0 else { return };
         kept.tickets.turn(seconds(now));
+        kept.tell_names(now);
         if let Err(away) = &mut kept.store {
             match away.try_recv() {
                 Ok((store, report)) => {
@@ -105,10 +173,20 @@ impl Certificates {
         }
         kept.settings = config.tls.clone();
         kept.is_due = true;
+        if let Some(lock) = &kept.lock {
+            lock.configure(orders::Settings::of(config));
+        }
     }
 }
 
 impl Kept {
+    /// Says which names are wanted, if that has changed.
+    fn tell_names(&mut self, now: UnixMillis) {
+        if let Some(issuing) = &mut self.issuing {
+            issuing.look(&self.files, seconds(now));
+        }
+    }
+
     fn read(&mut self, now: UnixMillis) {
         let (home, away) = oneshot::channel();
         let Ok(mut store) = std::mem::replace(&mut self.store, Err(away)) else { return };
@@ -137,6 +215,7 @@ impl Kept {
         if report.certificates > 0 && !self.tls.is_open() {
             self.tls.open();
         }
+        self.files = Arc::clone(&report.listing);
         self.board.publish(report);
     }
 }

@@ -162,6 +162,8 @@ async fn control(
     }
     notify(&[NotifyState::Ready]);
     ready(&addresses);
+    // Only now, for nothing but one of two programs on a folder may order, and the one before us has gone.
+    let mut ordering = edge.certificates.work().map(|work| tokio::spawn(work.run()));
 
     let mut control = Control {
         edge,
@@ -186,6 +188,7 @@ async fn control(
             event = signals.next() => event,
             Some(hand_over) = handed.recv() => Event::HandOver(hand_over),
             Some((command, reply)) = orders.recv() => Event::Command(command, reply),
+            () = without_end(&mut ordering) => panic!("ordering certificates panicked"),
             _ = tick.tick() => Event::Tick,
         };
         match event {
@@ -211,6 +214,14 @@ async fn control(
     Ok(())
 }
 
+/// Waits for what ends by a panic alone.
+async fn without_end(task: &mut Option<tokio::task::JoinHandle<()>>) {
+    match task {
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
+    }
+}
+
 /// One socket for each data thread, one address for all.
 fn addresses_of(listeners: &[std::net::TcpListener]) -> Vec<std::net::SocketAddr> {
     let mut addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -225,7 +236,13 @@ impl Control {
         // A clock that is set a little now and then is no fault.
         let behind = now.after(CLOCK_TOLERANCE) < self.edge.shared.links.load().table().made_at();
         let expiry = if behind { Expiry::Ignored } else { Expiry::Counts };
+        let expired = self.edge.shared.vitals.published().load().expiry;
         self.edge.shared.vitals.tick(now, expiry);
+        if let (Expiry::Ignored, Expiry::Counts, Some(acme)) =
+            (expired, expiry, self.edge.certificates.acme())
+        {
+            acme.nudge();
+        }
         self.watch_database(now);
         self.edge.certificates.tick(now);
         self.resume();
@@ -290,6 +307,9 @@ impl Control {
         let folder = &mut self.edge.folder;
         if self.resume_due && (folder.is_locked() || folder.lock().unwrap_or(false)) {
             self.edge.sink_orders.pause(false);
+            if let Some(acme) = self.edge.certificates.acme() {
+                acme.resume();
+            }
             self.resume_due = self.edge.follow_events.try_send(follow::Event::Resume).is_err();
         }
     }
@@ -306,6 +326,7 @@ impl Control {
                 let orders = Arc::clone(&self.edge.sink_orders);
                 tokio::task::spawn_blocking(move || reply.send(adopt(&orders, &order)));
             }
+            Command::Certificates(action) => self.edge.certificates.carry_out(action, reply),
             command => {
                 let _ = reply.send(self.change(command));
             }
@@ -331,7 +352,9 @@ impl Control {
                 self.edge.shared.vitals.end(part, now).map_err(|error| chain(&error))?;
                 Ok(json!({ "of": of, "ended": true }))
             }
-            Command::AcceptLoad | Command::Adopt(_) => unreachable!("answered by another thread"),
+            Command::AcceptLoad | Command::Adopt(_) | Command::Certificates(_) => {
+                unreachable!("answered by another thread")
+            }
         }
     }
 
@@ -406,12 +429,18 @@ impl Control {
                 self.handing_over = true;
                 self.resume_due = false;
                 let (follow, hand_overs) = (self.edge.follow_events.clone(), self.hand_overs.clone());
-                tokio::task::spawn_blocking(move || {
-                    let (reply, rested) = sync_channel(1);
-                    let rests = follow.send(follow::Event::Pause(reply)).is_ok()
-                        && rested.recv_timeout(PAUSE_WAIT).is_ok();
-                    // The control thread may be ending for another reason.
-                    let _ = hand_overs.blocking_send(HandOver::Rested(stream, rests));
+                let acme = self.edge.certificates.acme().cloned();
+                tokio::spawn(async move {
+                    if let Some(acme) = acme {
+                        acme.rest().await;
+                    }
+                    tokio::task::spawn_blocking(move || {
+                        let (reply, rested) = sync_channel(1);
+                        let rests = follow.send(follow::Event::Pause(reply)).is_ok()
+                            && rested.recv_timeout(PAUSE_WAIT).is_ok();
+                        // The control thread may be ending for another reason.
+                        let _ = hand_overs.blocking_send(HandOver::Rested(stream, rests));
+                    });
                 });
             }
             HandOver::Rested(_, false) => {

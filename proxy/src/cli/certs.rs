@@ -1,48 +1,191 @@
-//! `holdfast certs`: the certificates of a running edge.
+//! `holdfast certs`: the certificates of a running edge, and those on its disk.
 
-use clap::Subcommand;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use certs::acme::{self, Exported, Folder};
+use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::client::Client;
-use super::running::time;
-use super::{Failure, Running, output};
-use crate::admin::certificates::Listing;
+use super::running::{said, time};
+use super::serve::load;
+use super::{Configured, Failure, Running, output};
+use crate::admin::certificates::{FOLDER, Listing, Order, Ordered};
 use crate::clock;
 
 /// Commands about certificates.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Certs {
-    /// List what is served and what is wrong with files
+    /// List what is served and ordered, and what is wrong
     List(Running),
+    /// Order certificates anew, now
+    Renew(Renew),
+    /// Take in a certificate with its key, serve it, and renew it when its time comes
+    Import(Import),
+    /// Print a certificate that was ordered
+    Export(Export),
+    /// Give the account at the authority another key
+    ChangeAccountKey(Running),
+}
+
+/// Arguments of `certs renew`.
+#[derive(Args, Clone, Debug)]
+pub struct Renew {
+    /// The name
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    name: Option<String>,
+    /// Every name that may have one
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    running: Running,
+}
+
+/// Arguments of `certs import`.
+#[derive(Args, Clone, Debug)]
+pub struct Import {
+    /// PEM files that together hold one name's certificate, its issuers and its key in PKCS#8
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    running: Running,
+}
+
+/// Arguments of `certs export`.
+#[derive(Args, Clone, Debug)]
+pub struct Export {
+    /// The name
+    name: String,
+    /// The private key, too
+    #[arg(long)]
+    key: bool,
+    /// A new file, for this user alone, instead of the terminal
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    #[command(flatten)]
+    configured: Configured,
 }
 
 /// As many names as fit a line beside the rest; JSON has them all.
 const NAMES_SHOWN: usize = 3;
+/// No key with its chain is longer.
+const FILE_BYTES_MAX: u64 = 48 << 10;
 
 impl Certs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self::List(running) = self;
-        let answer = Client::find(&running)?.look("/certificates")?;
-        if running.json {
-            output::json(&answer);
-            return Ok(());
+        match self {
+            Self::List(running) => list(&running),
+            Self::Renew(renew) => renew.run(),
+            Self::Import(import) => import.run(),
+            Self::Export(export) => export.run(),
+            Self::ChangeAccountKey(running) => {
+                let answer = Client::find(&running)?.act("/certificates/account-key", &json!({}))?;
+                said(&running, &answer, || {
+                    "the account has another key; edges with the same account need its file, too".to_owned()
+                });
+                Ok(())
+            }
         }
-        let listing: Listing = serde_json::from_value(answer)
-            .map_err(|error| Failure::of("the edge is of another release", &error))?;
-        print(&listing);
+    }
+}
+
+impl Renew {
+    fn run(self) -> Result<(), Failure> {
+        let answer =
+            Client::find(&self.running)?.act("/certificates/renew", &json!({ "name": self.name }))?;
+        said(&self.running, &answer, || {
+            let names = answer["renewed"].as_array().map_or(0, Vec::len) as u64;
+            format!("{} ordered anew; see `holdfast certs list`", output::count(names, "certificate"))
+        });
         Ok(())
     }
 }
 
+impl Import {
+    fn run(self) -> Result<(), Failure> {
+        let mut pem = String::new();
+        for file in &self.files {
+            pem.push_str(&read(file)?);
+            pem.push('\n');
+        }
+        let answer = Client::find(&self.running)?.act("/certificates/import", &json!({ "pem": pem }))?;
+        said(&self.running, &answer, || {
+            format!("{}: its certificate is served", answer["imported"].as_str().unwrap_or_default())
+        });
+        Ok(())
+    }
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |error| Failure::of(&format!("cannot read {}", file.display()), &error);
+    if fs::metadata(file).map_err(failed)?.len() > FILE_BYTES_MAX {
+        let file = file.display();
+        return Err(Failure::Other(format!("{file} is longer than a certificate with its key")));
+    }
+    fs::read_to_string(file).map_err(failed)
+}
+
+impl Export {
+    /// Reads the edge's disk, so that no private key crosses a socket; whoever may read it there may have it.
+    fn run(self) -> Result<(), Failure> {
+        let folder = load(&self.configured.config)?.data.join(FOLDER);
+        let failed = |error| Failure::of(&format!("cannot read {}", folder.display()), &error);
+        let found = acme::export(&Folder::at(&folder), &self.name).map_err(failed)?;
+        let Some(Exported { key, chain }) = found else {
+            return Err(Failure::Other(format!(
+                "no certificate was ordered for {}; see `holdfast certs list`",
+                self.name
+            )));
+        };
+        let key = if self.key { key.as_str() } else { "" };
+        if self.json {
+            let key = self.key.then_some(key);
+            output::json(&json!({ "name": self.name, "chain": chain, "key": key }));
+            return Ok(());
+        }
+        let Some(file) = &self.output else {
+            output::line(format_args!("{key}{}", chain.trim_end()));
+            return Ok(());
+        };
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+        let written = written.and_then(|mut file| {
+            file.write_all(key.as_bytes())?;
+            file.write_all(chain.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|error| Failure::of(&format!("cannot write {}", file.display()), &error))
+    }
+}
+
+fn list(running: &Running) -> Result<(), Failure> {
+    let answer = Client::find(running)?.look("/certificates")?;
+    if running.json {
+        output::json(&answer);
+        return Ok(());
+    }
+    let listing: Listing = serde_json::from_value(answer)
+        .map_err(|error| Failure::of("the edge is of another release", &error))?;
+    print(&listing);
+    Ok(())
+}
+
 fn print(listing: &Listing) {
-    if listing.certificates.is_empty() {
+    if listing.certificates.is_empty() && listing.orders.is_empty() {
         output::line("no certificates");
-    } else {
+    }
+    if !listing.certificates.is_empty() {
         let mut table = output::Table::new(&["names", "key", "ends", "left", "file"]);
         for certificate in &listing.certificates {
             table.row([
                 names(&certificate.names),
                 certificate.key.clone(),
-                u64::try_from(certificate.until_s).map_or_else(|_| String::new(), |s| time(s * 1000)),
+                moment(Some(certificate.until_s)),
                 left(certificate.until_s),
                 certificate.file.clone(),
             ]);
@@ -52,6 +195,47 @@ fn print(listing: &Listing) {
     for flaw in &listing.faults {
         output::line(format_args!("{}: {}; {}", flaw.file, flaw.problem, flaw.consequence));
     }
+    if !listing.orders.is_empty() {
+        let mut table = output::Table::new(&["name", "state", "ends", "left", "next order", "last failure"]);
+        for order in &listing.orders {
+            table.row([
+                order.name.clone(),
+                state(order).to_owned(),
+                moment(order.until_s),
+                order.until_s.map_or_else(String::new, left),
+                moment(order.due_s),
+                failure(order),
+            ]);
+        }
+        table.print();
+    }
+    if let Some(Ordered { authority, paused_until_s: Some(until), .. }) = &listing.ordered {
+        output::line(format_args!(
+            "nothing is ordered before {}: {authority} is down or asked to wait",
+            moment(Some(*until))
+        ));
+    }
+}
+
+/// Where a name's certificate stands.
+fn state(order: &Order) -> &'static str {
+    match (order.running, order.until_s, order.due_s) {
+        (true, None, _) => "being ordered",
+        (true, Some(_), _) => "served, being renewed",
+        (false, Some(_), Some(_)) => "served",
+        (false, Some(_), None) => "served to its end",
+        (false, None, _) => "WAITING",
+    }
+}
+
+fn failure(order: &Order) -> String {
+    let Some(why) = &order.failure else { return String::new() };
+    format!("{}: {why}", moment(order.failed_s))
+}
+
+/// A moment in Unix seconds; nothing where there is none.
+fn moment(seconds: Option<i64>) -> String {
+    seconds.and_then(|s| u64::try_from(s).ok()).map_or_else(String::new, |s| time(s * 1000))
 }
 
 fn names(names: &[String]) -> String {

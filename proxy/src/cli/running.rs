@@ -131,7 +131,8 @@ pub(super) fn status(running: &Running) -> Result<(), Failure> {
     Ok(())
 }
 
-fn said(running: &Running, answer: &serde_json::Value, text: impl FnOnce() -> String) {
+/// Prints an answer as JSON, or what it means for people, if that is anything.
+pub(super) fn said(running: &Running, answer: &serde_json::Value, text: impl FnOnce() -> String) {
     if running.json {
         output::json(answer);
         return;
@@ -280,6 +281,27 @@ fn screen(status: &Status) {
         };
         let names = output::count(certificates.names, "name");
         row("certificates", certificates.certificates.to_string(), format!("for {names}{end}{faults}"));
+        if let Some(ordered) = &certificates.ordered {
+            let paused = ordered.paused_until_s.and_then(|at| u64::try_from(at).ok());
+            let state = match paused {
+                Some(_) => "PAUSED",
+                None if ordered.running > 0 => "ordering",
+                None => "idle",
+            };
+            let paused = paused.map_or_else(String::new, |at| format!(", until {}", time(at * 1000)));
+            row(
+                "orders",
+                format!("{state}{paused}"),
+                format!(
+                    "{} of {} issued by {}, {} under way, {} waiting",
+                    ordered.certificates,
+                    output::count(ordered.names, "name"),
+                    ordered.authority,
+                    ordered.running,
+                    ordered.waiting
+                ),
+            );
+        }
     }
     let answers: Vec<String> =
         status.answers.iter().map(|(class, count)| format!("{count} {class}")).collect();

@@ -11,6 +11,7 @@ use crate::causes::chain;
 use crate::clock;
 use crate::config::{self, Config, LogFormat};
 use crate::database::{self, Access};
+use crate::route::HostPattern;
 
 /// Arguments of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -85,7 +86,14 @@ fn note_certificates(config: &Config) {
     for fault in &report.faults {
         output::note(chain(fault));
     }
-    if report.certificates == 0 {
+    if config.tls.acme.is_some() {
+        let patterns = config.sites.iter().flat_map(|site| &site.hosts);
+        for wildcard in patterns.filter(|host| matches!(host, HostPattern::Below(_))) {
+            output::note(format_args!(
+                "no certificate is ordered for {wildcard}: hosts below it get their own in their first handshake"
+            ));
+        }
+    } else if report.certificates == 0 {
         output::note("no certificate is there: nothing would be accepted on listen.https");
     }
 }

@@ -9,16 +9,19 @@ use crate::front::peers::Network;
 use crate::respond::Permanent;
 use crate::route::Host;
 
+use super::acme::Acme;
 use super::fault::{Wrong, quoted};
 use super::files;
 use super::reader::Section;
 use super::tables::optional;
 
 /// `[tls]`: HTTP within TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tls {
     /// Where certificates and keys lie.
     pub certificates: certs::Config,
+    /// Which certificates are ordered, if any.
+    pub acme: Option<Acme>,
     /// What edges share that resume each other's sessions; `None` is one that ends with the process.
     pub tickets: Option<Secret>,
     /// How often the folder is looked at.
@@ -39,12 +42,8 @@ const SECRET_BYTES_MAX: usize = 4096;
 impl Tls {
     /// Reads the table; `is_used` when something listens for https.
     pub(super) fn read(s: &mut Section<'_>, is_used: bool) -> Self {
-        let folder =
-            s.text("folder", "certs".to_owned(), "a folder", |text| Ok(text.to_owned()), String::clone);
-        let path = s.resolve(&folder);
-        if is_used && let Err(wrong) = files::check_readable_folder(&path) {
-            s.fault("folder", format!("{} {}", quoted(&folder), wrong.found), wrong.advice);
-        }
+        let acme = s.table("acme", |s| Acme::read(s, is_used));
+        let folder = read_folder(s, is_used, acme.is_some());
         let allowed = "a host whose certificate is in the folder, or \"\" for none";
         let parse = |text: &str| {
             let mut scratch = Vec::new();
@@ -57,7 +56,8 @@ impl Tls {
         let default = s.text("default", String::new(), allowed, parse, String::clone);
         let default = Some(default).filter(|name| !name.is_empty());
         Self {
-            certificates: certs::Config { folder: path, default },
+            certificates: certs::Config { folder, default },
+            acme,
             tickets: read_secret(s),
             poll: s.span("poll", "5s", "100ms"..="1h"),
             hello_timeout: s.span("hello_timeout", "5s", "100ms"..="1m"),
@@ -66,6 +66,19 @@ impl Tls {
             public_port: s.number("public_port", 443, 1..=65_535),
         }
     }
+}
+
+/// Where certificates are ordered, the folder that nobody named need not be there.
+fn read_folder(s: &mut Section<'_>, is_used: bool, orders: bool) -> Option<PathBuf> {
+    let folder = s.text("folder", "certs".to_owned(), "a folder", |text| Ok(text.to_owned()), String::clone);
+    let path = s.resolve(&folder);
+    if orders && !s.has("folder") && !path.exists() {
+        return None;
+    }
+    if is_used && let Err(wrong) = files::check_readable_folder(&path) {
+        s.fault("folder", format!("{} {}", quoted(&folder), wrong.found), wrong.advice);
+    }
+    Some(path)
 }
 
 fn read_secret(s: &mut Section<'_>) -> Option<Secret> {

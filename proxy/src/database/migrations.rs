@@ -17,6 +17,6 @@ pub(super) struct Migration {
 pub enum Migrate {
     /// Steps that are missing are taken when the database is opened for writing.
     Auto,
-    /// Steps that are missing are an error that names them; an operator takes them.
+    /// Steps that are missing are an error that names them, where they are needed; an operator takes them.
     Never,
 }

@@ -17,6 +17,7 @@ mod hits;
 mod links;
 mod migrations;
 mod open;
+mod orders;
 mod settings;
 mod tls;
 mod value;

@@ -14,6 +14,18 @@ pub enum Source {
 }
 
 impl Source {
+    /// The same without a platform's own tables: what is asked of Holdfast's alone.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => self.clone(),
+            Self::Postgres(settings) => {
+                let settings = (**settings).clone().with_reading(None).with_statements(Vec::new());
+                Self::Postgres(Box::new(settings))
+            }
+        }
+    }
+
     /// The kind of database, as it names the sink in metrics and logs.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -71,12 +71,15 @@ pub(super) struct Turned<'a> {
 /// The answer to a turned request.
 pub(super) enum What {
     Page(Page),
+    /// What an authority looks for.
+    Proof(String),
     /// To the same address with https.
     Upgrade(Permanent, HeaderValue),
 }
 
 /// Where a turned request is counted.
 pub(super) enum Why<'a> {
+    Proved,
     Refused(Refusal),
     Unrouted(&'a Site),
     Upgraded(&'a Site),
@@ -100,6 +103,10 @@ pub(super) fn ask<'a, B>(
         return Err(bad());
     }
     let host = Host::parse(named, host_scratch).map_err(|_| bad())?;
+    // Whoever orders for the host may be another edge, so whether it is known here does not matter.
+    if let Some(proof) = proof(https.tls, request) {
+        return Err(Turned { what: What::Proof(proof), pages: &sites.neutral, why: Why::Proved });
+    }
     let Some(site) = sites.find(host) else {
         return Err(turned(Page::Misdirected, &sites.neutral, Refusal::UnknownHost));
     };
@@ -140,6 +147,13 @@ pub(super) fn ask<'a, B>(
         }
         None => Err(Turned { what: What::Page(Page::Unknown), pages: &site.pages, why: Why::Unrouted(site) }),
     }
+}
+
+/// What proves to an authority that its host is ours, where one checks that (HTTP-01).
+fn proof<B>(tls: Option<&Tls>, request: &Request<B>) -> Option<String> {
+    let token = request.uri().path().strip_prefix(ACME_CHALLENGE)?;
+    let is_look = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    tls?.issuing.as_ref().filter(|_| is_look)?.acme.http01(token)
 }
 
 /// Whether `host`, which is `site`'s, may be asked for on a connection under `name`: a certificate may be

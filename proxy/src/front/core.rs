@@ -73,7 +73,7 @@ pub struct Budgets {
 #[derive(Debug)]
 pub struct Shared {
     /// The sites.
-    pub sites: ArcSwap<Sites>,
+    pub sites: Arc<ArcSwap<Sites>>,
     /// The links.
     pub links: Arc<ArcSwap<Links>>,
     /// The health of the needed parts.

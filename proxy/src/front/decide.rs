@@ -76,7 +76,7 @@ pub(super) fn decide<B>(
         Err(turned) => {
             let hsts = match turned.why {
                 Why::Unrouted(site) => hsts(site, way),
-                Why::Refused(_) | Why::Upgraded(_) => None,
+                Why::Proved | Why::Refused(_) | Why::Upgraded(_) => None,
             };
             return Step::Turned(turn(core, turned, hsts, request));
         }
@@ -319,6 +319,7 @@ fn turn<B>(
     request: &Request<B>,
 ) -> Response<Body> {
     match turned.why {
+        Why::Proved => core.counters().proofs.one(),
         Why::Refused(refusal) => core.counters().refused(refusal),
         Why::Unrouted(site) => {
             if let Some(counters) = site.counters.get(core.index) {
@@ -334,6 +335,7 @@ fn turn<B>(
     let method = if request.method() == http::Method::HEAD { Method::Head } else { Method::Get };
     let mut response = match turned.what {
         What::Page(page) => turned.pages.answer(page, turned.pages.language_for(request.headers()), method),
+        What::Proof(text) => respond::proof(text, method),
         What::Upgrade(manner, location) => respond::upgrade(manner, location),
     };
     if let Some(hsts) = hsts {

@@ -1,13 +1,18 @@
 //! A connection to a listener for https, from its first byte to its first request.
 
+use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use certs::{Ended, Secured};
+use certs::acme::{Challenge, Demanded};
+use certs::{Ended, Hello, Secured};
 use tokio::net::TcpStream;
 
 use super::connection::Entry;
 use super::core::Core;
-use crate::metrics::{Handshake, Refusal};
+use super::tls::{Issuing, Tls};
+use crate::metrics::{Demand, Handshake, Refusal};
 
 /// What came of it.
 pub(super) enum Opened {
@@ -16,6 +21,28 @@ pub(super) enum Opened {
     Secured(Box<Secured<TcpStream>>),
 }
 
+/// Why there is nothing to ask on.
+enum Stopped {
+    By(Handshake),
+    /// As many handshakes as may be are under way.
+    Full,
+}
+
+impl From<Ended> for Stopped {
+    fn from(ended: Ended) -> Self {
+        Self::By(match ended {
+            Ended::Incompatible => Handshake::Incompatible,
+            Ended::Left => Handshake::Left,
+            Ended::Malformed => Handshake::Malformed,
+            Ended::Refused => Handshake::Refused,
+            Ended::UnknownName => Handshake::UnknownName,
+        })
+    }
+}
+
+/// A wait for a certificate ends by itself; this much later it is ended.
+const DEMAND_SPARE: Duration = Duration::from_secs(5);
+
 /// Goes through the handshake, each stage within its deadline; `None` when there is no connection, which
 /// is counted.
 ///
@@ -23,50 +50,55 @@ pub(super) enum Opened {
 /// Dropping the future loses the connection.
 pub(super) async fn secure(core: &Core, entry: &Rc<Entry>, stream: TcpStream) -> Option<Opened> {
     let tls = core.shared.tls.as_ref()?;
+    let opened = shake_hands(core, entry, tls, stream).await;
     let counters = core.counters();
-    let limits = core.shared.limits.load_full();
-    let first = entry.within_deadline(first_byte(&stream)).await;
-    if let Some(Some(b'A'..=b'Z')) = first {
-        counters.shook_hands(Handshake::Plain);
-        return Some(Opened::Misplaced(stream));
+    match &opened {
+        Ok(Opened::Misplaced(_)) => counters.shook_hands(Handshake::Plain),
+        Ok(Opened::Secured(secured)) if secured.is_resumed => counters.shook_hands(Handshake::Resumed),
+        Ok(Opened::Secured(_)) => counters.shook_hands(Handshake::Full),
+        Err(Stopped::By(end)) => counters.shook_hands(*end),
+        Err(Stopped::Full) => counters.refused(Refusal::Handshakes),
     }
-    let hello = match first {
-        Some(Some(_)) => entry.within_deadline(tls.server.hello(stream)).await,
-        Some(None) => Some(Err(Ended::Left)),
+    opened.ok()
+}
+
+async fn shake_hands(
+    core: &Core,
+    entry: &Entry,
+    tls: &Arc<Tls>,
+    stream: TcpStream,
+) -> Result<Opened, Stopped> {
+    let limits = core.shared.limits.load_full();
+    match within(entry, Handshake::LateHello, first_byte(&stream)).await? {
+        Some(b'A'..=b'Z') => return Ok(Opened::Misplaced(stream)),
+        Some(_) => {}
+        None => return Err(Stopped::By(Handshake::Left)),
+    }
+    let hello = within(entry, Handshake::LateHello, Hello::read(stream)).await??;
+    let proof = match &tls.issuing {
         None => None,
-    };
-    let hello = match hello {
-        Some(Ok(hello)) => hello,
-        Some(Err(ended)) => {
-            counters.shook_hands(outcome(ended));
-            return None;
-        }
-        None => {
-            counters.shook_hands(Handshake::LateHello);
-            return None;
-        }
-    };
-    // Only now, for a hello costs the client something and silence does not.
-    let Some(_place) = tls.begin(limits.handshakes_max) else {
-        counters.refused(Refusal::Handshakes);
-        return None;
+        Some(issuing) => match hello.challenge(&issuing.acme) {
+            Challenge::Answer(proof) => Some(proof),
+            Challenge::Unexpected => return Err(refused(entry, hello).await),
+            Challenge::None => {
+                demand(core, entry, tls, issuing, hello.asked()).await;
+                None
+            }
+        },
     };
     entry.must_end(core.tick() + limits.handshake_timeout);
-    match entry.within_deadline(tls.server.finish(hello)).await {
-        Some(Ok(secured)) => {
-            let end = if secured.is_resumed { Handshake::Resumed } else { Handshake::Full };
-            counters.shook_hands(end);
-            Some(Opened::Secured(Box::new(secured)))
-        }
-        Some(Err(ended)) => {
-            counters.shook_hands(outcome(ended));
-            None
-        }
-        None => {
-            counters.shook_hands(Handshake::Late);
-            None
-        }
+    if proof.is_none() && !tls.server.resolver().answers(hello.asked()) {
+        return Err(refused(entry, hello).await);
     }
+    // Only now, for a hello costs the client something and silence does not, and who waits for a
+    // certificate takes nobody's place who has one.
+    let _place = tls.begin(limits.handshakes_max).ok_or(Stopped::Full)?;
+    if let Some(proof) = proof {
+        within(entry, Handshake::Late, hello.prove(proof)).await??;
+        return Err(Stopped::By(Handshake::Challenge));
+    }
+    let secured = within(entry, Handshake::Late, tls.server.finish(hello)).await??;
+    Ok(Opened::Secured(Box::new(secured)))
 }
 
 /// What the client sends first, left where it is: every method of HTTP begins with a capital letter, no
@@ -79,12 +111,32 @@ async fn first_byte(stream: &TcpStream) -> Option<u8> {
     }
 }
 
-fn outcome(ended: Ended) -> Handshake {
-    match ended {
-        Ended::Incompatible => Handshake::Incompatible,
-        Ended::Left => Handshake::Left,
-        Ended::Malformed => Handshake::Malformed,
-        Ended::Refused => Handshake::Refused,
-        Ended::UnknownName => Handshake::UnknownName,
+/// Waits for the certificate of a name that has none, if it may have one. What comes of it the index shows.
+async fn demand(core: &Core, entry: &Entry, tls: &Tls, issuing: &Issuing, asked: Option<&str>) {
+    let Some(name) = asked.filter(|name| !tls.server.resolver().has(name)) else { return };
+    entry.must_end(core.tick() + issuing.demand_wait + DEMAND_SPARE);
+    let end = entry.within_deadline(issuing.acme.demand(name)).await;
+    core.counters().demanded(match end {
+        Some(Demanded::Busy) => Demand::Busy,
+        Some(Demanded::Late) => Demand::Late,
+        Some(Demanded::Later { .. }) => Demand::Later,
+        Some(Demanded::NoAnswer) => Demand::NoAnswer,
+        Some(Demanded::NotAName) => Demand::NoName,
+        Some(Demanded::Ready) => Demand::Ready,
+        Some(Demanded::Refused) => Demand::Refused,
+        None => Demand::Left,
+    });
+}
+
+/// Tells the client that there is no certificate for it.
+async fn refused(entry: &Entry, hello: Hello<TcpStream>) -> Stopped {
+    match within(entry, Handshake::Late, hello.refuse()).await {
+        Ok(ended) => ended.into(),
+        Err(late) => late,
     }
+}
+
+/// Does a step of the stage that `entry` is in; the stage's deadline ends it as `late`.
+async fn within<T>(entry: &Entry, late: Handshake, step: impl Future<Output = T>) -> Result<T, Stopped> {
+    entry.within_deadline(step).await.ok_or(Stopped::By(late))
 }

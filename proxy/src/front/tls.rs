@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
+use certs::acme::Acme;
 use tokio::sync::watch;
 
 /// Shared by all data threads; made once, for whatever is reloaded changes within it.
@@ -10,18 +12,29 @@ use tokio::sync::watch;
 pub struct Tls {
     /// Makes the connections.
     pub server: certs::Server,
+    /// What orders certificates, where anything does.
+    pub issuing: Option<Issuing>,
     opened: watch::Sender<bool>,
     under_way: AtomicUsize,
+}
+
+/// What answers authorities, and orders on demand.
+#[derive(Debug)]
+pub struct Issuing {
+    /// The end for everybody.
+    pub acme: Acme,
+    /// How long it lets a handshake wait.
+    pub demand_wait: Duration,
 }
 
 impl Tls {
     /// Closed until [`Self::open`].
     #[must_use]
-    pub fn new(server: certs::Server) -> Self {
-        Self { server, opened: watch::Sender::new(false), under_way: AtomicUsize::new(0) }
+    pub fn new(server: certs::Server, issuing: Option<Issuing>) -> Self {
+        Self { server, issuing, opened: watch::Sender::new(false), under_way: AtomicUsize::new(0) }
     }
 
-    /// Lets the listeners accept: there are certificates.
+    /// Lets the listeners accept: there are certificates, or what orders them has read its own.
     pub fn open(&self) {
         self.opened.send_replace(true);
     }

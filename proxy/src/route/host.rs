@@ -261,6 +261,16 @@ impl<T> HostMap<T> {
         None
     }
 
+    /// The hosts that belong to something by their own names, in any order.
+    pub fn exact(&self) -> impl Iterator<Item = &[u8]> {
+        self.exact.keys().map(|name| &**name)
+    }
+
+    /// The names below which all hosts belong to something, in any order.
+    pub fn below(&self) -> impl Iterator<Item = &[u8]> {
+        self.below.keys().map(|name| &**name)
+    }
+
     /// How many patterns there are.
     #[must_use]
     pub fn len(&self) -> usize {
