@@ -55,7 +55,7 @@ impl Acme {
             s.fault("ways", "found no way", format!("allowed: at least one of {WAYS}"));
         }
         let default = Bounds::default();
-        let mut bounds = Bounds {
+        let bounds = Bounds {
             orders_at_once: s.number("orders_max", default.orders_at_once, 1..=64),
             demanded_max: s.number("demanded_max", default.demanded_max, 1..=1_000_000),
             per_domain: Rate {
@@ -68,16 +68,17 @@ impl Acme {
             },
             ..default
         };
-        let orders = Orders {
+        let mut orders = Orders {
             ways: ways.into_iter().map(|(way, _)| way).collect(),
             demand_wait: s.span("demand_wait", "20s", "1s"..="1m"),
             request_deadline: s.span("request_timeout", "30s", "1s"..="5m"),
             order_deadline: s.span("order_timeout", "10m", "10s"..="1h"),
-            ask: s.table("ask", |s| read_ask(s, &mut bounds)),
+            ask: None,
             bounds,
             authority,
         };
         let locks = s.choice("lock", true, &[("database", true), ("none", false)]);
+        orders.ask = s.table("ask", |s| read_ask(s, &mut orders.bounds));
         if orders.authority.directory.is_empty() {
             return None;
         }

@@ -247,6 +247,68 @@ fn https_and_its_certificates() {
 }
 
 #[test]
+fn certificates_that_are_ordered() {
+    let all = |acme: &str| format!("[listen]\nhttps = '[::]:443'\n[tls.acme]\n{acme}\n");
+    check(
+        &format!(
+            "tls.folder = 'data'\n{}",
+            all(
+                "directory = 'http://ca.example/dir'\nterms_agreed = 'yes'\nways = ['dns-01', 'http-01']\ncontact = 'me'",
+            )
+        ),
+        &[
+            "5: tls.acme.directory: found \"http://ca.example/dir\"; allowed: the https address of an authority's \
+             directory, such as \"https://acme-v02.api.letsencrypt.org/directory\", or \"\" for none",
+            "6: tls.acme.terms_agreed: found \"yes\"; allowed: true or false",
+            "7: tls.acme.ways: found \"dns-01\"; allowed: \"http-01\", \"tls-alpn-01\"",
+            "8: tls.acme.contact: found \"me\"; allowed: addresses for mail, such as [\"ops@example.com\"]",
+        ],
+    );
+    check(
+        &all(
+            "directory = 'https://ca.example/dir'\nways = []\nroots_file = 'none.pem'\neab_kid = 'k'\nlock = 'file'",
+        ),
+        &[
+            "3: tls.acme.terms_agreed: found no agreement to the authority's terms; read the terms that its directory \
+             names, and write true",
+            "5: tls.acme.ways: found no way; allowed: at least one of \"http-01\", \"tls-alpn-01\"",
+            "6: tls.acme.roots_file: found none.pem cannot be read: No such file or directory (os error 2); name a file \
+             with the authorities' certificates in PEM, or \"\" for those that this system trusts",
+            "7: tls.acme.eab_kid: found an identifier without its key; name its file in eab_key_file",
+            "8: tls.acme.lock: found \"file\"; allowed: \"database\", \"none\"",
+        ],
+    );
+    check(
+        "[tls.acme]\ndirectory = 'https://ca.example/dir'\nterms_agreed = true\neab_key = 'hush'\n\
+         [tls.acme.ask]\nurl = 'ftp://hush'",
+        &[
+            "2: tls.acme.directory: found an authority, and no address in listen.https; name the addresses for https \
+             in listen.https, or \"\" here",
+            "4: tls.acme.eab_key: found a key without its identifier; name the identifier in eab_kid",
+            "6: tls.acme.ask.url: found no such address; allowed: an http or https address, or \"\" for none",
+        ],
+    );
+    check(
+        "[tls.acme]\nterms_agreed = true",
+        &["1: tls.acme.directory: missing; allowed: the https address of an authority's directory, such as \
+           \"https://acme-v02.api.letsencrypt.org/directory\", or \"\" for none"],
+    );
+    // No folder of files is needed then, but one that is named is.
+    let bound = "directory = 'https://ca.example/dir'\nterms_agreed = true\neab_kid = 'kid'\neab_key = 'aHVzaC1odXNo'";
+    check(
+        &format!("{}[tls]\nfolder = 'nowhere'", all(bound)),
+        &["9: tls.folder: \"nowhere\" does not exist; make nowhere a folder that this user may read"],
+    );
+    let config = Place::new().parse(&format!("{}{SITE}", all(bound)), &[]).unwrap();
+    assert_eq!(config.tls.certificates.folder, None);
+    let acme = config.tls.acme.as_ref().unwrap();
+    assert!(acme.locks && acme.orders.ask.is_none() && acme.orders.authority.binding.is_some());
+    for shown in [format!("{config:?}"), config.effective_toml()] {
+        assert!(!shown.contains("aHVzaC1odXNo"), "{shown}");
+    }
+}
+
+#[test]
 fn what_sites_say_of_tls_and_who_is_believed() {
     check(
         "[[site]]\nname = 'a'\nhosts = 'a.example.com'\npreset = 'dotdigital'\nhttps_redirect = '302'\nhsts = '1'",

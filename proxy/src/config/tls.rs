@@ -42,8 +42,8 @@ const SECRET_BYTES_MAX: usize = 4096;
 impl Tls {
     /// Reads the table; `is_used` when something listens for https.
     pub(super) fn read(s: &mut Section<'_>, is_used: bool) -> Self {
-        let acme = s.table("acme", |s| Acme::read(s, is_used));
-        let folder = read_folder(s, is_used, acme.is_some());
+        let folder =
+            s.text("folder", "certs".to_owned(), "a folder", |text| Ok(text.to_owned()), String::clone);
         let allowed = "a host whose certificate is in the folder, or \"\" for none";
         let parse = |text: &str| {
             let mut scratch = Vec::new();
@@ -55,28 +55,29 @@ impl Tls {
         };
         let default = s.text("default", String::new(), allowed, parse, String::clone);
         let default = Some(default).filter(|name| !name.is_empty());
-        Self {
-            certificates: certs::Config { folder, default },
-            acme,
+        let mut tls = Self {
+            certificates: certs::Config { folder: None, default },
             tickets: read_secret(s),
             poll: s.span("poll", "5s", "100ms"..="1h"),
             hello_timeout: s.span("hello_timeout", "5s", "100ms"..="1m"),
             handshake_timeout: s.span("handshake_timeout", "10s", "100ms"..="1m"),
             handshakes_max: s.number("handshakes_max", 4096, 1..=1_000_000),
             public_port: s.number("public_port", 443, 1..=65_535),
-        }
+            acme: s.table("acme", |s| Acme::read(s, is_used)),
+        };
+        tls.certificates.folder = found(s, &folder, is_used, tls.acme.is_some());
+        tls
     }
 }
 
-/// Where certificates are ordered, the folder that nobody named need not be there.
-fn read_folder(s: &mut Section<'_>, is_used: bool, orders: bool) -> Option<PathBuf> {
-    let folder = s.text("folder", "certs".to_owned(), "a folder", |text| Ok(text.to_owned()), String::clone);
-    let path = s.resolve(&folder);
+/// The folder; where certificates are ordered, one that nobody named need not be there.
+fn found(s: &mut Section<'_>, folder: &str, is_used: bool, orders: bool) -> Option<PathBuf> {
+    let path = s.resolve(folder);
     if orders && !s.has("folder") && !path.exists() {
         return None;
     }
     if is_used && let Err(wrong) = files::check_readable_folder(&path) {
-        s.fault("folder", format!("{} {}", quoted(&folder), wrong.found), wrong.advice);
+        s.fault("folder", format!("{} {}", quoted(folder), wrong.found), wrong.advice);
     }
     Some(path)
 }

@@ -538,8 +538,8 @@ impl Drop for Session {
 }
 
 /// A port that no other test of this machine takes while this lives.
-struct Port {
-    number: u16,
+pub struct Port {
+    pub number: u16,
     _lock: File,
 }
 
@@ -547,7 +547,7 @@ impl Port {
     /// Outside the range that the kernel gives to clients, so that it stays free between two starts.
     const RANGE: std::ops::Range<u16> = 17_000..27_000;
 
-    fn free() -> Self {
+    pub fn free() -> Self {
         let folder = template::folder().join("ports");
         fs::create_dir_all(&folder).expect("folder of ports");
         let first = std::process::id() as u16 % (Self::RANGE.end - Self::RANGE.start);

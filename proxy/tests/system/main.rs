@@ -8,6 +8,7 @@
     reason = "tests wait in real time, print their seeds and end by a panic"
 )]
 
+mod acme;
 mod admin;
 mod adopt;
 mod budget;
@@ -28,6 +29,7 @@ mod listmonk;
 mod load;
 mod moving;
 mod outage;
+mod pebble;
 mod postgres;
 mod redirect;
 mod reload;

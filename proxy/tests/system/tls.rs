@@ -29,26 +29,26 @@ kind = "click"
 "#;
 
 /// A private authority, which everything here trusts.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
-    pem: String,
+    pub pem: String,
 }
 
 #[derive(Clone)]
-struct Pair {
-    chain: String,
-    key: String,
+pub struct Pair {
+    pub chain: String,
+    pub key: String,
 }
 
 impl Pair {
-    fn bundle(&self) -> String {
+    pub fn bundle(&self) -> String {
         format!("{}{}", self.chain, self.key)
     }
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Test authority");
@@ -58,7 +58,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), der, pem }
     }
 
-    fn issue(&self, names: &[&str]) -> Pair {
+    pub fn issue(&self, names: &[&str]) -> Pair {
         self.issue_with(names, &KeyPair::generate().unwrap(), (2020, 2090))
     }
 
@@ -75,14 +75,19 @@ impl Authority {
     fn client(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
+        trusting(roots)
     }
+}
+
+/// A client that trusts these, with a memory for tickets of its own.
+pub fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
 fn openssl_key(arguments: &[&str]) -> KeyPair {
@@ -91,9 +96,9 @@ fn openssl_key(arguments: &[&str]) -> KeyPair {
     KeyPair::from_pem(&String::from_utf8(made.stdout).unwrap()).unwrap()
 }
 
-type Secure = StreamOwned<ClientConnection, TcpStream>;
+pub type Secure = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Secure> {
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Secure> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     let mut stream = TcpStream::connect(address)?;
