@@ -171,6 +171,10 @@ fn look(view: &status::View, path: &str, query: &str) -> Response<Full<Bytes>> {
             Ok(listing) => said(StatusCode::OK, &listing),
             Err(error) => said(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
         },
+        "/domains" => match serde_json::to_value(view.domains()) {
+            Ok(listing) => said(StatusCode::OK, &listing),
+            Err(error) => said(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
+        },
         "/windows" => said(StatusCode::OK, &view.windows(now)),
         "/link" => {
             let asked: HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes()).collect();

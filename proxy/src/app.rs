@@ -43,6 +43,7 @@ use crate::front::sockets::{self, SocketError, TakenOver};
 use crate::front::{self, Budgets, Listening, Phase, Port, Shared};
 use crate::journal::{self, Journal, JournalId, disk::FileDisk};
 use crate::links::Links;
+use crate::links::domains::Domains;
 use crate::links::namespaces::Namespaces;
 use crate::metrics::Plane;
 use crate::policy::Monitor;
@@ -164,6 +165,9 @@ struct Edge {
     sink_orders: Arc<sink::Orders>,
     phase: watch::Sender<Phase>,
     sites: sites::Shares,
+    /// Customers' domains as the follower knows them.
+    domains: Arc<ArcSwap<Domains>>,
+    looks: sites::Looks,
     /// Kept to be handed over; the data threads accept from duplicates.
     listeners: Listeners,
     certificates: Certificates,
@@ -235,9 +239,11 @@ impl Edge {
         let vitals = Vitals::new(monitor, config.windows.clone(), config.data.join("windows.json"), now);
         let (look_ups, look_up_queue) = LookUps::new(config.links.look_ups, seed());
         let follow_config = config.links.follow.clone();
+        let domains = Arc::new(ArcSwap::from_pointee(Domains::default()));
         let started = follow::start(
             follow_config.clone(),
             Arc::clone(&links),
+            Arc::clone(&domains),
             namespaces.clone(),
             Arc::clone(&look_ups),
             Arc::clone(&vitals),
@@ -247,7 +253,9 @@ impl Edge {
         let follow_config = Arc::new(ArcSwap::from_pointee(follow_config));
 
         let mut shares = sites::Shares::default();
-        let sites = sites::build(config, &namespaces, &plane, &mut shares)?;
+        let mut looks = sites::Looks::default();
+        let known = domains.load_full();
+        let sites = sites::build(config, &namespaces, &plane, &mut shares, known, &mut looks)?;
         let sites = Arc::new(ArcSwap::from_pointee(sites));
         let lock = start_lock(config, &vitals)?;
         let certificates = Certificates::begin(config, now, &sites, lock, seed())?;
@@ -333,6 +341,8 @@ impl Edge {
             sink_orders: orders,
             phase,
             sites: shares,
+            domains,
+            looks,
             listeners,
             certificates,
             admin,

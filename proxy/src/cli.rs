@@ -1,6 +1,6 @@
 //! The command line: what each command is called, what it takes, and where it goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::causes::chain;
@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub mod certs;
 pub mod client;
 pub mod demo;
+pub mod domains;
 pub mod init;
 pub mod journal;
 pub mod links;
@@ -40,6 +41,9 @@ enum Command {
     /// Bring links into the database and look at them
     #[command(subcommand)]
     Links(links::Links),
+    /// Customers' domains: bring them into the database, look at them, check their DNS and certificates
+    #[command(subcommand)]
+    Domains(domains::Domains),
     /// The certificates of the running edge
     #[command(subcommand)]
     Certs(certs::Certs),
@@ -85,7 +89,7 @@ pub struct Running {
     pub json: bool,
 }
 
-/// A format of links in and out.
+/// A format of rows in and out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Comma-separated, with a header
@@ -94,6 +98,18 @@ pub enum Format {
     Tsv,
     /// One JSON object per line
     Ndjson,
+}
+
+impl Format {
+    /// The format that a file's ending tells.
+    fn by_ending(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "csv" => Some(Self::Csv),
+            "tsv" | "tab" => Some(Self::Tsv),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            _ => None,
+        }
+    }
 }
 
 /// Why a command ended without doing what was asked; printed to stderr with its causes.
@@ -126,6 +142,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Links(links) => links.run(),
+            Command::Domains(domains) => domains.run(),
             Command::Certs(certs) => certs.run(),
             Command::Window(window) => window.run(),
             Command::Reload(running) => running::reload(&running),

@@ -12,6 +12,7 @@
 //! again, is decided elsewhere.
 
 mod books;
+mod domains;
 mod error;
 mod hits;
 mod links;
@@ -25,6 +26,7 @@ mod text;
 pub(crate) mod tests;
 
 pub use books::{Audit, BatchRow, Held};
+pub use domains::{DomainRow, DomainsSeen};
 pub use error::{Error, Fault};
 pub use hits::{CommitError, Committed, Delivery, Hit, KnownJournal, Refusal, Reject, Twice};
 pub use links::{Changes, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};
@@ -261,6 +263,27 @@ impl Database {
     /// As any write; nothing of the chunk is then in the database.
     pub fn import(&mut self, chunk: &[OwnedLinkRow]) -> Result<ImportedChunk, Error> {
         each!(self, database => database.import(chunk))
+    }
+
+    /// Every customer's domain, tombstones included, in the order of hosts, unless nothing changed since `seen`;
+    /// with what to ask next time. None in a database of a release that had no domains.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn domains(
+        &mut self,
+        seen: Option<&DomainsSeen>,
+    ) -> Result<Option<(Vec<DomainRow>, DomainsSeen)>, Error> {
+        each!(self, database => database.domains(seen))
+    }
+
+    /// Writes some domains in one transaction, each host once: new ones are inserted, different ones updated.
+    /// Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// As any write; nothing of the chunk is then in the database.
+    pub fn import_domains(&mut self, chunk: &[DomainRow]) -> Result<ImportedChunk, Error> {
+        each!(self, database => database.import_domains(chunk))
     }
 
     /// Writes one batch, all of it or nothing, durable when this returns.

@@ -14,6 +14,7 @@
 //!
 //! It decides neither answers nor health; it tells `vitals` how its attempts end.
 
+mod customers;
 mod look_up;
 mod mill;
 mod start;
@@ -36,6 +37,7 @@ use crate::causes::chain;
 use crate::clock;
 use crate::database::{self, Access, Database, LinkRow, Watermark};
 use crate::event::UnixMillis;
+use crate::links::domains;
 use crate::links::entry::{Entry, Reason};
 use crate::links::guard::Held;
 use crate::links::log::{Log, Record};
@@ -45,6 +47,7 @@ use crate::links::{Links, Origin, Row, State, builder, guard, snapshot};
 use crate::policy::{Health, Signal};
 use crate::resolve::look_ups::{Key, LookUps};
 use crate::vitals::{Holding, Vitals};
+use customers::Following;
 use mill::{Built, Job};
 
 /// Changes taken from the database in one step.
@@ -88,6 +91,14 @@ pub struct Config {
     pub looked_up_max: u64,
     /// The guard of P9.
     pub guard: guard::Settings,
+    /// How many customers' domains are kept.
+    pub domains_max: usize,
+}
+
+impl Config {
+    fn domains(&self) -> domains::Settings {
+        domains::Settings { guard: self.guard, domains_max: self.domains_max }
+    }
 }
 
 /// What the follower waits for.
@@ -161,6 +172,7 @@ pub struct Follower {
     failing: Option<String>,
     /// The bound on memory keeps new links from being taken.
     full: bool,
+    domains: Following,
 }
 
 impl Follower {
@@ -227,6 +239,7 @@ impl Follower {
             };
             self.vitals.observe(signal, now);
             self.sync_log();
+            self.domains.write(now);
         } else if !self.vitals.database_is_up() {
             self.connection = None;
             // Whatever was done to the database in a window is seen by a complete load only.
@@ -266,8 +279,12 @@ impl Follower {
             }
             self.after_window = false;
             self.connection = Some((database, holding));
+            self.domains.forget_seen();
         }
         self.take_changes(now)?;
+        if let Some((database, _)) = &mut self.connection {
+            self.domains.follow(database, &self.config.domains(), now)?;
+        }
         if self.building || !is_due(self.build_again_at, now, BUILD_AGAIN_MAX) {
             return Ok(());
         }
@@ -284,7 +301,10 @@ impl Follower {
         let (Some((database, _)), Some((_, watermark))) = (&mut self.connection, &mut self.basis) else {
             return Ok(());
         };
-        self.unread |= database.changed()?;
+        if database.changed()? {
+            self.unread = true;
+            self.domains.changed();
+        }
         // Before the first complete load of a database its changes mean nothing; they are read then.
         let is_unfit = self.unfit.is_some_and(|again| !is_due(again, now, UNFIT_AGAIN));
         if !self.unread || self.reloading || is_unfit || *watermark == NOTHING_LOADED {
@@ -442,10 +462,14 @@ impl Follower {
             }
             Event::Built(built) => self.built(*built),
             Event::Accept(reply) => {
-                let answer = self.held.ok_or(NothingHeld);
-                if let Ok(held) = answer {
+                let answer = self.held.or(self.domains.held).ok_or(NothingHeld);
+                if let Some(held) = self.held {
                     self.accepted = Some(held);
                     self.ask_load(UnixMillis(0));
+                }
+                if let Some(held) = self.domains.held {
+                    self.domains.accepted = Some(held);
+                    self.domains.forget_seen();
                 }
                 // Whoever asked may have gone away.
                 let _ = reply.send(answer);
@@ -500,6 +524,7 @@ impl Follower {
                 );
                 self.links.rcu(|links| Arc::new(links.rebuilt(Arc::clone(&table), &basis)));
                 if let Some(asked) = loaded {
+                    self.domains.forget_seen();
                     self.held = None;
                     self.board.loaded(&counts, refusals);
                     if asked == self.asked && self.is_basis(&meta.database) {
@@ -607,7 +632,7 @@ impl Follower {
         self.board.report(
             &self.links.load(),
             self.log.as_ref().map_or(0, Log::bytes),
-            self.held,
+            (self.held, self.domains.held),
             self.building,
         );
     }
@@ -729,6 +754,7 @@ mod tests {
             memory_bytes_max: 1 << 30,
             looked_up_max: 100,
             guard: guard::Settings { forget_after: Duration::from_secs(3600), drop_max_ppm: 10_000 },
+            domains_max: 100,
         };
         std::fs::create_dir_all(&config.folder).unwrap();
         let links = Arc::new(ArcSwap::from_pointee(Links::empty(1)));
@@ -742,7 +768,9 @@ mod tests {
         let (look_ups, _queue) = LookUps::new(look_ups, 1);
         let vitals =
             Vitals::new(Monitor::new(Default::default(), 1), Vec::new(), folder.join("windows.json"), NOW);
-        let started = start(config, Arc::clone(&links), namespaces.clone(), look_ups, vitals, || 1).unwrap();
+        let domains = Arc::default();
+        let started =
+            start(config, Arc::clone(&links), domains, namespaces.clone(), look_ups, vitals, || 1).unwrap();
         (started, links, namespaces)
     }
 

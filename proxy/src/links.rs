@@ -40,6 +40,8 @@ pub mod snapshot;
 
 pub mod log;
 
+pub mod domains;
+
 use std::sync::Arc;
 
 use crate::event::UnixMillis;

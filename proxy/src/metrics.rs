@@ -603,6 +603,11 @@ const HELP: &[(&str, &str)] = &[
     ("journal_spare_segments", "Segments prepared ahead."),
     ("journal_sync_duration_seconds", "Time of one fdatasync of the journal."),
     ("journal_torn_bytes", "Bytes cut from torn tails at start."),
+    (
+        "domains",
+        "Customers' domains: served, of these absent from the last load, switched off, and rows not served as they ask.",
+    ),
+    ("domains_load_held", "1 while a load of domains is held back by the guard."),
     ("links", "Links known, by where they are kept."),
     ("links_absent", "Links that the last complete load did not have; they are still served."),
     ("links_log_bytes", "Bytes of the log of changed links."),

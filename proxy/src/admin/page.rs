@@ -44,6 +44,16 @@ fn links(view: &View, page: &Page) {
     page.gauge("links_load_held", &[], f64::from(u8::from(status.held.is_some())));
     page.gauge("links_absent", &[], status.absent as f64);
     page.gauge("links_refused", &[], view.links.refused() as f64);
+    let domains = view.domains_status();
+    for (state, count) in [
+        ("served", domains.served),
+        ("disabled", domains.disabled),
+        ("absent", domains.absent),
+        ("refused", domains.refused),
+    ] {
+        page.gauge("domains", &[("state", state)], count as f64);
+    }
+    page.gauge("domains_load_held", &[], f64::from(u8::from(domains.held.is_some())));
     page.counter("links_withheld_changes", &[], view.links.withheld_changes());
 }
 

@@ -1,6 +1,6 @@
 //! One screen of the truth: the health of each part, the links, the journals, the delivery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,15 +9,17 @@ use serde_json::{Value, json};
 
 use super::certificates::{Board, Listing, Summary};
 use crate::clock::Expiry;
-use crate::database::unescape;
+use crate::database::{escape, unescape};
 use crate::deliver;
 use crate::event::{Class, UnixMillis};
 use crate::follow;
 use crate::front::Shared;
+use crate::front::sites::Customers;
 use crate::journal::{self, Journal};
-use crate::links::Found;
+use crate::links::{Found, guard};
 use crate::policy::Health;
 use crate::resolve::Resolution;
+use crate::route::Host;
 
 /// Everything that may be looked at.
 pub struct View {
@@ -106,6 +108,9 @@ pub struct Status {
     pub unrecorded: u64,
     /// Connections open now.
     pub connections: u64,
+    /// Customers' domains.
+    #[serde(default)]
+    pub domains: Domains,
     /// The certificates; `None` without a listener for https.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub certificates: Option<Summary>,
@@ -156,6 +161,37 @@ pub struct Links {
     pub held: Option<Held>,
 }
 
+/// Customers' domains.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Domains {
+    /// Answered for.
+    pub served: u64,
+    /// Switched off.
+    pub disabled: u64,
+    /// Absent from the last load, still answered for.
+    pub absent: u64,
+    /// Rows that are not served, or not as they ask.
+    pub refused: u64,
+    /// The load that the guard holds back.
+    pub held: Option<Held>,
+}
+
+/// One customer's domain, as `/domains` lists it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Domain {
+    /// The host.
+    pub host: String,
+    /// The name of its site.
+    pub site: String,
+    /// The namespace of its tokens, escaped; empty for its site's.
+    pub namespace: String,
+    /// `served`, `disabled`, `absent` (and served) or `refused`.
+    pub state: String,
+    /// Why it is not served, or not as it asks.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+}
+
 /// A held load.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Held {
@@ -165,6 +201,13 @@ pub struct Held {
     pub newly_absent: u64,
     /// Of these, about to be forgotten.
     pub forgotten: u64,
+}
+
+impl Held {
+    fn of(held: guard::Held) -> Self {
+        let guard::Held { known, newly_absent, forgotten, .. } = held;
+        Self { known, newly_absent, forgotten }
+    }
 }
 
 /// The journal.
@@ -249,7 +292,56 @@ impl View {
                 .collect(),
             unrecorded: plane.sites.unrecorded(),
             connections: plane.connections(),
+            domains: self.domains_status(),
             certificates: self.certificates.as_ref().map(|board| board.summary()),
+        }
+    }
+
+    /// Every customer's domain, in the order of hosts, then the rows that are none.
+    #[must_use]
+    pub fn domains(&self) -> Vec<Domain> {
+        let sites = self.shared.sites.load();
+        let Customers { domains, refusals, .. } = &sites.customers;
+        let reasons: HashMap<&str, &str> =
+            refusals.iter().map(|refusal| (&*refusal.host, &*refusal.reason)).collect();
+        let listed = domains.iter().map(|(host, domain)| {
+            let reason = reasons.get(host).copied().unwrap_or_default();
+            let mut scratch = Vec::new();
+            let is_served = Host::parse(host.as_bytes(), &mut scratch)
+                .is_ok_and(|host| sites.find(host).is_some_and(|site| *site.name == *domain.site));
+            let state = match (domain.disabled, is_served, domain.absent_since) {
+                (true, ..) => "disabled",
+                (_, false, _) => "refused",
+                (_, _, Some(_)) => "absent",
+                (_, _, None) => "served",
+            };
+            Domain {
+                host: host.to_owned(),
+                site: domain.site.to_string(),
+                namespace: escape(&domain.namespace).into_owned(),
+                state: state.to_owned(),
+                reason: reason.to_owned(),
+            }
+        });
+        let refused = domains.refusals().iter().map(|refusal| Domain {
+            host: refusal.host.to_string(),
+            site: String::new(),
+            namespace: String::new(),
+            state: "refused".to_owned(),
+            reason: refusal.reason.to_string(),
+        });
+        listed.chain(refused).collect()
+    }
+
+    pub(super) fn domains_status(&self) -> Domains {
+        let sites = self.shared.sites.load();
+        let customers = &sites.customers;
+        Domains {
+            served: customers.served,
+            disabled: customers.disabled,
+            absent: customers.absent,
+            refused: customers.refusals.len() as u64 + customers.domains.refused(),
+            held: self.links.status().domains_held.map(Held::of),
         }
     }
 
@@ -272,11 +364,7 @@ impl View {
             log_bytes: status.log_bytes,
             made_at_ms: status.made_at.0,
             building: status.building,
-            held: status.held.map(|held| Held {
-                known: held.known,
-                newly_absent: held.newly_absent,
-                forgotten: held.forgotten,
-            }),
+            held: status.held.map(Held::of),
         }
     }
 

@@ -94,6 +94,8 @@ struct Control {
     /// Connections refused when it was said last, and when that was.
     refused: [u64; CONNECTION_CAPS.len()],
     refused_said_at: Option<Instant>,
+    /// When sites may be published anew for customers' domains.
+    domains_at: Option<Instant>,
 }
 
 /// Runs the edge until its end.
@@ -179,6 +181,7 @@ async fn control(
         silences: 0,
         refused: [0; CONNECTION_CAPS.len()],
         refused_said_at: None,
+        domains_at: None,
     };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -244,6 +247,7 @@ impl Control {
             acme.nudge();
         }
         self.watch_database(now);
+        self.take_domains();
         self.edge.certificates.tick(now);
         self.resume();
         self.ticks = self.ticks.wrapping_add(1);
@@ -254,6 +258,36 @@ impl Control {
             self.watch_refusals();
             notify(&[NotifyState::Watchdog]);
         }
+    }
+
+    /// Publishes sites anew where customers' domains changed; never so often that it takes more than a tenth
+    /// of the time.
+    fn take_domains(&mut self) {
+        let shared = Arc::clone(&self.edge.shared);
+        let domains = self.edge.domains.load_full();
+        let is_published = Arc::ptr_eq(&domains, &shared.sites.load().customers.domains);
+        if is_published || self.domains_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let begun = Instant::now();
+        let Edge { namespaces, sites: shares, looks, .. } = &mut self.edge;
+        match sites::build(&self.config, namespaces, &shared.plane, shares, domains, looks) {
+            Ok(sites) => {
+                let customers = &sites.customers;
+                if let Some(first) = customers.refusals.first() {
+                    tracing::warn!(
+                        refused = customers.refusals.len(),
+                        host = &*first.host,
+                        reason = &*first.reason,
+                        "domains are not served as they ask; see `holdfast domains list`"
+                    );
+                }
+                shared.sites.store(Arc::new(sites));
+            }
+            // The configuration was built before, with the same namespaces.
+            Err(error) => tracing::error!(error = %chain(&error), "customers' domains cannot be taken"),
+        }
+        self.domains_at = Some(begun + begun.elapsed() * 10);
     }
 
     /// Says that connections are refused, now and then.
@@ -393,8 +427,11 @@ impl Control {
     fn apply(&mut self, config: Config) -> Result<(), String> {
         let shared = &self.edge.shared;
         let mut shares = self.edge.sites.clone();
-        let sites = sites::build(&config, &self.edge.namespaces, &shared.plane, &mut shares)
-            .map_err(|error| chain(&error))?;
+        let mut looks = sites::Looks::default(); // of the new configuration
+        let domains = self.edge.domains.load_full();
+        let sites =
+            sites::build(&config, &self.edge.namespaces, &shared.plane, &mut shares, domains, &mut looks)
+                .map_err(|error| chain(&error))?;
         let follow = config.links.follow.clone();
         self.edge
             .follow_events
@@ -405,6 +442,7 @@ impl Control {
         shared.limits.store(Arc::new(limits(&config)));
         shared.sites.store(Arc::new(sites));
         self.edge.sites = shares;
+        self.edge.looks = looks;
         let database = &config.database;
         let kind = database.source.kind();
         self.edge.journal.declare_sinks(&[kind.to_owned()]);

@@ -18,11 +18,10 @@ impl Names {
         Self(Arc::clone(sites))
     }
 
-    /// Whether a site has `name`, by itself or below a wildcard. A site that answers for hosts which nobody
-    /// knows does not make them known.
+    /// Whether a site has `name`.
     pub(super) fn is_known(&self, name: &str) -> bool {
         let mut scratch = Vec::new();
-        Host::parse(name.as_bytes(), &mut scratch).is_ok_and(|host| self.0.load().hosts.find(host).is_some())
+        Host::parse(name.as_bytes(), &mut scratch).is_ok_and(|host| self.0.load().knows(host))
     }
 
     /// The hosts of this moment.
@@ -44,7 +43,7 @@ impl Known {
     /// Those that are named whole, in any order.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
         // A host is ASCII.
-        self.0.hosts.exact().filter_map(|host| str::from_utf8(host).ok())
+        self.0.named().filter_map(|host| str::from_utf8(host).ok())
     }
 
     /// Those below which every host belongs to a site, with their `*.`, in any order.

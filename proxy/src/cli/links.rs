@@ -184,7 +184,7 @@ impl Import {
                 "there is no database {database} to import into; make it with --create, or mend `database.url`"
             )));
         }
-        let Some(format) = self.format.or_else(|| format::by_ending(&self.file)) else {
+        let Some(format) = self.format.or_else(|| Format::by_ending(&self.file)) else {
             return Err(Failure::Other(format!("{}: name its format by --format", self.file.display())));
         };
         let manner = Manner { namespace: self.namespace, skip_bad: self.skip_bad };
@@ -579,6 +579,6 @@ impl Drop for Scratch {
 }
 
 /// Opens a file for reading with a message that names it.
-fn open_file(file: &Path) -> Result<File, Failure> {
+pub(super) fn open_file(file: &Path) -> Result<File, Failure> {
     File::open(file).map_err(|error| Failure::of(&format!("cannot read {}", file.display()), &error))
 }

@@ -226,6 +226,28 @@ fn screen(status: &Status) {
             ),
         );
     }
+    let domains = &status.domains;
+    if domains.served + domains.disabled + domains.refused > 0 {
+        row(
+            "domains",
+            domains.served.to_string(),
+            format!(
+                "{} absent from the last load, {} switched off, {} refused",
+                domains.absent, domains.disabled, domains.refused
+            ),
+        );
+    }
+    if let Some(held) = &domains.held {
+        row(
+            "",
+            "HELD".to_owned(),
+            format!(
+                "a load lacks {} of {}; look at the table domains, then `holdfast links accept`",
+                held.newly_absent + held.forgotten,
+                output::count(held.known, "domain")
+            ),
+        );
+    }
     let journal = &status.journal;
     let reason = journal.reason.as_ref().map_or_else(String::new, |reason| format!("; {reason}"));
     row(

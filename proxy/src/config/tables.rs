@@ -17,6 +17,8 @@ use crate::record::{self, WhenFull};
 use crate::resolve::look_ups;
 
 use super::database::Database;
+use crate::route::HostPattern;
+
 use super::fault::{Wrong, quoted};
 use super::files::{self, Secret};
 use super::foreign;
@@ -35,6 +37,8 @@ pub struct Listen {
     pub proxy_protocol: Box<[Network]>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Box<[Network]>,
+    /// The names and addresses by which clients reach the edges.
+    pub public: Vec<String>,
     /// Data threads; 0 is one per core.
     pub threads: usize,
     /// Connections that wait to be accepted, per socket.
@@ -58,6 +62,7 @@ impl Listen {
             https: Self::read_addresses(s, "https", "listen.https", &[]),
             proxy_protocol: tls::read_networks(s, "proxy_protocol"),
             trusted_proxies: tls::read_networks(s, "trusted_proxies"),
+            public: Self::read_public(s),
             threads: s.number("threads", 0, 0..=1024),
             backlog: s.number("backlog", 4096, 16..=65_535),
             default_site: optional(s, "default_site", "the name of a site, or \"\" for none"),
@@ -73,6 +78,19 @@ impl Listen {
             );
         }
         listen
+    }
+
+    fn read_public(s: &mut Section<'_>) -> Vec<String> {
+        let allowed = "a list of host names and addresses such as \"edge.example.com\" or \"192.0.2.1\"";
+        let parse = |text: &str| {
+            let is_address = text.parse::<std::net::IpAddr>().is_ok();
+            match HostPattern::parse(text) {
+                _ if is_address => Ok(text.to_owned()),
+                Ok(HostPattern::Exact(_)) => Ok(text.to_owned()),
+                Ok(HostPattern::Below(_)) | Err(_) => Err(Wrong::new(quoted(text), allowed)),
+            }
+        };
+        s.list("public", &[], allowed, parse).into_iter().map(|(name, _)| name).collect()
     }
 
     fn read_addresses(
@@ -127,6 +145,7 @@ impl Links {
                 memory_bytes_max,
                 looked_up_max: cache_entries.into(),
                 guard,
+                domains_max: s.number("domains_max", 200_000_u32, 0..=2_000_000) as usize,
             },
             look_ups: look_ups::Config {
                 entries: cache_entries as usize,

@@ -9,6 +9,7 @@
 
 mod books;
 mod deadline;
+mod domains;
 mod hits;
 mod links;
 mod migrations;
@@ -21,6 +22,7 @@ pub(super) use migrations::steps;
 pub use open::{create, open};
 
 use super::books::{Audit, BatchRow, Held};
+use super::domains::{DomainRow, DomainsSeen};
 use super::error::{Error, Fault};
 use super::hits::{COLUMNS, CommitError, Committed, Delivery, Hit, KnownJournal, Refusal, Twice};
 use super::links::{Each, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};

@@ -7,10 +7,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arc_swap::ArcSwap;
 
+use super::customers::Following;
 use super::{Board, Config, EVENTS_MAX, Event, Follower, Mill};
 use crate::causes::chain;
 use crate::database::Watermark;
 use crate::event::UnixMillis;
+use crate::links::domains::Domains;
 use crate::links::entry::Entry;
 use crate::links::log::{Log, replay};
 use crate::links::namespaces::Namespaces;
@@ -62,6 +64,7 @@ impl std::error::Error for StartError {
 pub fn start(
     config: Config,
     links: Arc<ArcSwap<Links>>,
+    domains: Arc<ArcSwap<Domains>>,
     namespaces: Namespaces,
     look_ups: Arc<LookUps>,
     vitals: Arc<Vitals>,
@@ -91,6 +94,7 @@ pub fn start(
     let (jobs, mill_jobs) = sync_channel(1);
     let (events, queue) = sync_channel(EVENTS_MAX);
     let halt = Arc::new(AtomicBool::new(false));
+    let domains = Following::start(config.folder.clone(), domains);
     let mill = Mill {
         namespaces: namespaces.clone(),
         vitals: Arc::clone(&vitals),
@@ -136,6 +140,7 @@ pub fn start(
         pausing: None,
         failing: None,
         full: false,
+        domains,
     };
     follower.report();
     Ok(Started { follower, mill, events, queue, board })

@@ -40,6 +40,8 @@ pub struct Status {
     pub made_at: UnixMillis,
     /// The load that the guard holds back.
     pub held: Option<Held>,
+    /// The load of domains that the guard holds back.
+    pub domains_held: Option<Held>,
     /// Rows of the last complete load, and those whose target cannot be approved.
     pub counts: Counts,
     /// The first refused rows of the last complete load.
@@ -109,7 +111,13 @@ impl Board {
         self.refused_changes.store(0, Relaxed);
     }
 
-    pub(super) fn report(&self, links: &Links, log_bytes: u64, held: Option<Held>, building: bool) {
+    pub(super) fn report(
+        &self,
+        links: &Links,
+        log_bytes: u64,
+        (held, domains_held): (Option<Held>, Option<Held>),
+        building: bool,
+    ) {
         let stats = links.table().stats();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.table = stats.links;
@@ -120,6 +128,7 @@ impl Board {
         status.memory_bytes = links.bytes();
         status.made_at = links.table().made_at();
         status.held = held;
+        status.domains_held = domains_held;
         status.building = building;
     }
 }

@@ -164,7 +164,7 @@ fn is_of_site(sites: &Sites, site: &Site, host: Host<'_>, name: &str) -> bool {
     }
     let mut scratch = Vec::new(); // stays empty: the name is in lower case
     let Ok(name) = Host::parse(name.as_bytes(), &mut scratch) else { return false };
-    sites.find(name).is_some_and(|other| std::ptr::eq(other, site))
+    sites.find(name).is_some_and(|other| other.shares_links_with(site))
 }
 
 /// How a request is sent to https; only where a certificate is there for it, for a link that is

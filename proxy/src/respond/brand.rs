@@ -4,6 +4,7 @@ use super::colour::Colour;
 use super::inline;
 use super::language::Language;
 use jiff::tz::TimeZone;
+use serde::Deserialize;
 use std::fmt;
 
 /// A site's name, look, language and local time.
@@ -19,6 +20,62 @@ pub struct Brand {
     pub language: Language,
     /// The zone of times on pages, for browsers that run no script.
     pub time_zone: TimeZone,
+}
+
+/// What a customer's look has of its own; everything else is its site's.
+///
+/// The logo is the text of an SVG image, for pages load nothing from elsewhere.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overrides {
+    name: Option<String>,
+    colour: Option<String>,
+    logo: Option<String>,
+    language: Option<String>,
+    time_zone: Option<String>,
+}
+
+impl Overrides {
+    /// The longest name in characters, as of a site's.
+    const NAME_CHARS_MAX: usize = 64;
+
+    /// `site` with the differences that `json` gives: an object with `name`, `colour`, `logo`, `language` and
+    /// `time_zone`, each of which may be missing; an empty text gives none.
+    ///
+    /// # Errors
+    /// What is wrong and what is allowed, in words for people.
+    pub fn dress(site: &Brand, json: &str) -> Result<Brand, String> {
+        let own: Self = match json {
+            "" => Self::default(),
+            json => serde_json::from_str(json).map_err(|error| error.to_string())?,
+        };
+        let mut brand = site.clone();
+        if let Some(name) = own.name {
+            let is_line = (1..=Self::NAME_CHARS_MAX).contains(&name.chars().count());
+            if !is_line || name.contains(char::is_control) {
+                return Err(format!("name is not one line of 1 to {} characters", Self::NAME_CHARS_MAX));
+            }
+            brand.name = name;
+        }
+        if let Some(colour) = own.colour {
+            brand.colour = colour.parse().map_err(|fault: super::colour::ColourFault| fault.to_string())?;
+        }
+        if let Some(logo) = own.logo {
+            brand.logo = match logo.as_str() {
+                "" => None,
+                svg => Some(Logo::new(svg.as_bytes()).map_err(|fault| fault.to_string())?),
+            };
+        }
+        if let Some(language) = own.language {
+            brand.language =
+                language.parse().map_err(|fault: super::language::LanguageFault| fault.to_string())?;
+        }
+        if let Some(zone) = own.time_zone {
+            brand.time_zone =
+                TimeZone::get(&zone).map_err(|_| format!("time_zone {zone:?} is no IANA name"))?;
+        }
+        Ok(brand)
+    }
 }
 
 /// A picture that stands inside the page; scripts and outside resources in it are dead there.
@@ -82,6 +139,39 @@ impl Logo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_customers_look_differs_where_it_says_so() {
+        let site = Brand {
+            name: "Shop".to_owned(),
+            colour: Colour { red: 1, green: 2, blue: 3 },
+            logo: None,
+            language: Language::De,
+            time_zone: TimeZone::UTC,
+        };
+        let own =
+            r##"{"name":"Blume","colour":"#ff8800","language":"fr","logo":"<svg/>","time_zone":"UTC"}"##;
+        let brand = Overrides::dress(&site, own).unwrap();
+        assert_eq!(
+            (brand.name.as_str(), brand.colour.to_string(), brand.language),
+            ("Blume", "#ff8800".to_owned(), Language::Fr)
+        );
+        assert!(brand.logo.is_some());
+        let same = Overrides::dress(&site, "").unwrap();
+        assert_eq!((same.name.as_str(), same.colour, same.language), ("Shop", site.colour, Language::De));
+        for bad in [
+            "x",
+            "[]",
+            r#"{"color":"red"}"#,
+            r#"{"colour":"red"}"#,
+            r#"{"name":""}"#,
+            r#"{"logo":"x"}"#,
+            r#"{"language":"xx"}"#,
+            r#"{"time_zone":"Mars/Base"}"#,
+        ] {
+            assert!(Overrides::dress(&site, bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn tells_logos_by_their_content() {

@@ -28,6 +28,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 /// What a page tells the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub enum Page {
     Unknown,
 }
 
+static STYLE: LazyLock<String> = LazyLock::new(|| squeeze(include_str!("page.css")));
+static SCRIPT: LazyLock<String> = LazyLock::new(|| squeeze(include_str!("page.js")));
+
 /// When it is worth asking again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Back {
@@ -82,8 +86,8 @@ pub struct Pages {
     name: String,
     language: Language,
     zone: TimeZone,
-    style: String,
-    script: String,
+    /// The brand's own rules; those of all brands are in the program once.
+    rules: String,
     /// The address of the icon in the browser's tab.
     icon: String,
     /// The element with the logo or the name, or nothing.
@@ -113,8 +117,8 @@ impl Pages {
     }
 
     fn dressed(name: String, sign: String, colour: Colour, language: Language, zone: TimeZone) -> Self {
-        let style = colour::rules(colour) + &squeeze(include_str!("page.css"));
-        let script = squeeze(include_str!("page.js"));
+        let rules = colour::rules(colour);
+        let style = format!("{rules}{}", *STYLE);
         let policy = |more: &str| {
             let style = policy_hash(&style);
             HeaderValue::try_from(format!(
@@ -123,18 +127,8 @@ impl Pages {
             ))
             .expect("a policy is made of words and base64")
         };
-        let policy_timed = policy(&format!(" script-src {};", policy_hash(&script)));
-        Self {
-            policy: policy(""),
-            policy_timed,
-            icon: icon(colour),
-            name,
-            language,
-            zone,
-            style,
-            script,
-            sign,
-        }
+        let policy_timed = policy(&format!(" script-src {};", policy_hash(&SCRIPT)));
+        Self { policy: policy(""), policy_timed, icon: icon(colour), name, language, zone, rules, sign }
     }
 
     /// The language for a reader, by `Accept-Language` and the site's own.
@@ -168,7 +162,7 @@ impl Pages {
     }
 
     fn render(&self, page: Page, language: Language) -> String {
-        let mut html = String::with_capacity(self.style.len() + self.sign.len() + self.script.len() + 3072);
+        let mut html = String::with_capacity(STYLE.len() + self.sign.len() + SCRIPT.len() + 3072);
         let Text { heading, advice } = text(page, language);
         let words = words(language);
         write!(
@@ -179,7 +173,7 @@ impl Pages {
             dash = if self.name.is_empty() { "" } else { " – " },
             name = self.name,
             icon = self.icon,
-            style = self.style,
+            style = format_args!("{}{}", self.rules, *STYLE),
             sign = self.sign,
             drawing = drawing(page),
             advice = advice,
@@ -189,7 +183,7 @@ impl Pages {
         )
         .expect("writing into a string does not fail");
         if page.back().is_some() {
-            html.extend(["<script>", &self.script, "</script>\n"]);
+            html.extend(["<script>", &SCRIPT, "</script>\n"]);
         }
         html
     }

@@ -261,9 +261,15 @@ impl<T> HostMap<T> {
         None
     }
 
-    /// The hosts that belong to something by their own names, in any order.
-    pub fn exact(&self) -> impl Iterator<Item = &[u8]> {
-        self.exact.keys().map(|name| &**name)
+    /// The hosts that belong to something by their own names, in any order, and to what.
+    pub fn exact(&self) -> impl Iterator<Item = (&[u8], &T)> {
+        self.exact.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// Whether `host` belongs to something by its own name.
+    #[must_use]
+    pub fn has(&self, host: &[u8]) -> bool {
+        self.exact.contains_key(host)
     }
 
     /// The names below which all hosts belong to something, in any order.

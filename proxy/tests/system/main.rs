@@ -19,6 +19,7 @@ mod crash;
 mod damage;
 mod defaults;
 mod demo;
+mod domains;
 mod drain;
 mod edge;
 mod emptied;

@@ -21,16 +21,6 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Takes a line's number, the position in the file, and the row or what is wrong with it.
 pub(super) type Each<'a> = dyn FnMut(u64, u64, Result<OwnedLinkRow, String>) -> Result<(), Failure> + 'a;
 
-/// The format that a file's ending tells.
-pub(super) fn by_ending(file: &Path) -> Option<Format> {
-    match file.extension()?.to_str()? {
-        "csv" => Some(Format::Csv),
-        "tsv" | "tab" => Some(Format::Tsv),
-        "ndjson" | "jsonl" => Some(Format::Ndjson),
-        _ => None,
-    }
-}
-
 /// Reads every row of `file`; rows that name no namespace get `namespace`.
 pub(super) fn read(
     file: &Path,

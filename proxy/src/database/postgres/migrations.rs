@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, compatible: 1, sql: include_str!("migrations/0001.sql") },
     Migration { number: 2, compatible: 1, sql: include_str!("migrations/0002.sql") },
+    Migration { number: 3, compatible: 1, sql: include_str!("migrations/0003.sql") },
 ];
 
 /// The schema number that this release writes.

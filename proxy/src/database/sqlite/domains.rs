@@ -1,0 +1,96 @@
+//! Customers' domains: all of them where any changed, and importing them.
+
+use super::text::unescape_bytes;
+use super::{Database, DomainRow, DomainsSeen, Error, ImportedChunk, escape};
+use rusqlite::{OptionalExtension as _, TransactionBehavior};
+
+impl Database {
+    /// Every domain, tombstones included, unless nothing changed since `seen`; none in a file of the first
+    /// release.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn domains(
+        &mut self,
+        seen: Option<&DomainsSeen>,
+    ) -> Result<Option<(Vec<DomainRow>, DomainsSeen)>, Error> {
+        self.begin()?;
+        let read = self.domains_in_transaction(seen).map_err(|e| self.error("reading domains", e))?;
+        self.check_identity()?;
+        Ok(read)
+    }
+
+    fn domains_in_transaction(
+        &mut self,
+        seen: Option<&DomainsSeen>,
+    ) -> rusqlite::Result<Option<(Vec<DomainRow>, DomainsSeen)>> {
+        let transaction = self.connection.transaction()?;
+        let clock = "SELECT value FROM meta WHERE key = 'domains_clock'";
+        let clock: Option<i64> = transaction.query_row(clock, (), |row| row.get(0)).optional()?;
+        let now = DomainsSeen(clock.unwrap_or_default().to_string());
+        if seen == Some(&now) {
+            return Ok(None);
+        }
+        let mut rows = Vec::new();
+        if clock.is_some() {
+            let sql = "SELECT host, site, namespace, brand, disabled, deleted FROM domains ORDER BY host";
+            let mut statement = transaction.prepare_cached(sql)?;
+            let mut found = statement.query(())?;
+            while let Some(row) = found.next()? {
+                let text = |column| {
+                    Ok::<_, rusqlite::Error>(
+                        String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned(),
+                    )
+                };
+                rows.push(DomainRow {
+                    host: text(0)?,
+                    site: text(1)?,
+                    namespace: unescape_bytes(row.get_ref(2)?.as_bytes()?).into_owned(),
+                    brand: text(3)?,
+                    disabled: row.get(4)?,
+                    deleted: row.get(5)?,
+                });
+            }
+        }
+        transaction.commit()?;
+        Ok(Some((rows, now)))
+    }
+
+    /// Writes some domains in one transaction; doing it again changes nothing.
+    ///
+    /// # Errors
+    /// As any write; nothing of the chunk is then in the database.
+    pub fn import_domains(&mut self, chunk: &[DomainRow]) -> Result<ImportedChunk, Error> {
+        self.begin()?;
+        self.import_domains_in_transaction(chunk).map_err(|e| self.error("the domains", e))
+    }
+
+    fn import_domains_in_transaction(&mut self, chunk: &[DomainRow]) -> rusqlite::Result<ImportedChunk> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut done = ImportedChunk::default();
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO domains (host, site, namespace, brand, disabled, deleted)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (host) DO NOTHING",
+            )?;
+            let mut update = transaction.prepare_cached(
+                "UPDATE domains SET site = ?2, namespace = ?3, brand = ?4, disabled = ?5, deleted = ?6
+                 WHERE host = ?1 AND (site, namespace, brand, disabled, deleted) IS NOT (?2, ?3, ?4, ?5, ?6)",
+            )?;
+            for row in chunk {
+                self.deadline.arm();
+                let namespace = escape(&row.namespace);
+                let values = (&row.host, &row.site, namespace, &row.brand, row.disabled, row.deleted);
+                if insert.execute(values.clone())? > 0 {
+                    done.inserted += 1;
+                } else if update.execute(values)? > 0 {
+                    done.updated += 1;
+                } else {
+                    done.unchanged += 1;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(done)
+    }
+}

@@ -1,0 +1,268 @@
+//! Customers' domains: which hosts of the database belong to which site, and what a load may change of them.
+//!
+//! Invariants:
+//! - [`Domains`] never changes: a load makes a new value.
+//! - A domain ends when its row says so, or was absent from every load for as long as the guard asks
+//!   (promise P9). A load that would drop too many changes nothing about those that it lacks.
+//! - A row that cannot be taken costs nobody else anything; it is counted, and the first ones are listed.
+//!
+//! Whether a site of that name is configured, and how its pages then look, is decided where sites are built.
+
+pub mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::guard::{self, Counts, Held, Verdict};
+use super::namespaces::NAME_BYTES_MAX;
+use crate::event::UnixMillis;
+use crate::route::HostPattern;
+
+/// The most refused rows that are listed; all are counted.
+pub const REFUSALS_MAX: usize = 1000;
+/// The longest `brand`: a name, a colour, and a logo within a page's bound.
+pub const BRAND_BYTES_MAX: usize = 48 << 10;
+/// The longest name of a site that is kept.
+const SITE_BYTES_MAX: usize = 255;
+
+/// One customer's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// The name of its site.
+    pub site: Box<str>,
+    /// The namespace of its tokens; empty for its site's.
+    pub namespace: Box<[u8]>,
+    /// What differs from its site's look, as the database has it; empty where nothing does.
+    pub brand: Box<str>,
+    /// Whether it is switched off: nobody answers for it then.
+    pub disabled: bool,
+    /// Since when complete loads do not have it.
+    pub absent_since: Option<UnixMillis>,
+}
+
+/// All of them at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Domains {
+    by_host: BTreeMap<Box<str>, Domain>,
+    refusals: Vec<Refusal>,
+    refused: u64,
+}
+
+/// A row as a database has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The host as somebody wrote it.
+    pub host: &'a str,
+    /// The name of its site.
+    pub site: &'a str,
+    /// The namespace of its tokens.
+    pub namespace: &'a [u8],
+    /// What differs from its site's look.
+    pub brand: &'a str,
+    /// Whether it is switched off.
+    pub disabled: bool,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+/// A row that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its host, cut where it is too long.
+    pub host: Box<str>,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// How loads are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// When a domain is forgotten, and when a load is held.
+    pub guard: guard::Settings,
+    /// How many domains are kept.
+    pub domains_max: usize,
+}
+
+/// What a load made of the domains.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// The domains from now on.
+    pub domains: Domains,
+    /// Why those that the load lacks are held as they were.
+    pub held: Option<Held>,
+    /// Whether anything is different.
+    pub is_change: bool,
+}
+
+impl Domains {
+    /// The domains, in the order of their hosts.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Domain)> {
+        self.by_host.iter().map(|(host, domain)| (&**host, domain))
+    }
+
+    /// The domain of a host in its one spelling.
+    #[must_use]
+    pub fn get(&self, host: &str) -> Option<&Domain> {
+        self.by_host.get(host)
+    }
+
+    /// How many there are, disabled and absent ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_host.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_host.is_empty()
+    }
+
+    /// How many the last load lacked.
+    #[must_use]
+    pub fn absent(&self) -> usize {
+        self.by_host.values().filter(|domain| domain.absent_since.is_some()).count()
+    }
+
+    /// The first rows that the last load could not take.
+    #[must_use]
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    /// How many rows the last load could not take.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn refuse(&mut self, host: &str, reason: impl fmt::Display) {
+        self.refused += 1;
+        if self.refusals.len() < REFUSALS_MAX {
+            let host = host.chars().take(300).collect::<String>().into();
+            self.refusals.push(Refusal { host, reason: reason.to_string().into() });
+        }
+    }
+
+    /// These domains after a complete load of `rows`; of two rows for one host the later one counts.
+    /// `accepted` is the held load that somebody accepted.
+    #[must_use]
+    pub fn merged<'a>(
+        &self,
+        rows: impl IntoIterator<Item = Row<'a>>,
+        settings: &Settings,
+        accepted: Option<&Held>,
+        now: UnixMillis,
+    ) -> Merged {
+        let mut next = Self::default();
+        let mut deleted = Vec::new();
+        for row in rows {
+            let host = match check(&row) {
+                Ok(host) => host,
+                Err(reason) => {
+                    next.refuse(row.host, reason);
+                    // It goes on as it was: what is wrong with the row need not be wrong with the host.
+                    if let Some((host, known)) = self.by_host.get_key_value(row.host) {
+                        next.by_host.insert(host.clone(), known.clone());
+                    }
+                    continue;
+                }
+            };
+            if row.deleted {
+                next.by_host.remove(&host);
+                deleted.push(host);
+                continue;
+            }
+            if next.by_host.len() >= settings.domains_max && !self.by_host.contains_key(&host) {
+                next.refuse(&host, "there are more domains than links.domains_max allows");
+                continue;
+            }
+            let brand = row.brand.trim();
+            let domain = Domain {
+                site: row.site.into(),
+                namespace: row.namespace.into(),
+                brand: if brand == "{}" { "".into() } else { brand.into() },
+                disabled: row.disabled,
+                absent_since: None,
+            };
+            next.by_host.insert(host, domain);
+        }
+        deleted.sort_unstable();
+        let held = self.carry(&mut next, &deleted, settings, accepted, now);
+        let is_change = next.by_host != self.by_host || next.refused != self.refused;
+        Merged { domains: next, held, is_change }
+    }
+
+    /// Carries over into `next` what the load lacks.
+    fn carry(
+        &self,
+        next: &mut Self,
+        deleted: &[Box<str>],
+        settings: &Settings,
+        accepted: Option<&Held>,
+        now: UnixMillis,
+    ) -> Option<Held> {
+        let is_lacking = |host: &str| {
+            !next.by_host.contains_key(host) && deleted.binary_search_by(|known| (**known).cmp(host)).is_err()
+        };
+        let lacking: Vec<_> = self.by_host.iter().filter(|(host, _)| is_lacking(host)).collect();
+        let is_over = |domain: &Domain| {
+            domain.absent_since.is_some_and(|since| now.since(since) > settings.guard.forget_after)
+        };
+        let live = || lacking.iter().map(|(_, domain)| *domain).filter(|domain| !domain.disabled);
+        let counts = Counts {
+            known: self.by_host.values().filter(|domain| !domain.disabled).count() as u64,
+            newly_absent: live().filter(|domain| domain.absent_since.is_none()).count() as u64,
+            forgotten: live().filter(|domain| is_over(domain)).count() as u64,
+            ..Counts::default()
+        };
+        let held = match guard::decide(&counts, &settings.guard, accepted) {
+            Verdict::Take => None,
+            Verdict::Hold(held) => Some(held),
+        };
+        for (host, domain) in lacking {
+            if held.is_none() && is_over(domain) {
+                continue;
+            }
+            let mut domain = domain.clone();
+            if held.is_none() {
+                domain.absent_since = domain.absent_since.or(Some(now));
+            }
+            next.by_host.insert(host.clone(), domain);
+        }
+        held
+    }
+}
+
+/// The host in its one spelling.
+///
+/// # Errors
+/// What is wrong with the row, in words for people.
+pub fn check(row: &Row<'_>) -> Result<Box<str>, String> {
+    let host = match HostPattern::parse(row.host).map_err(|fault| fault.to_string())? {
+        HostPattern::Exact(host) => String::from_utf8(host.into()).map_err(|_| "no host name".to_owned())?,
+        HostPattern::Below(_) => {
+            return Err("a wildcard; a customer's domain is one host, wildcards stand in the configuration"
+                .to_owned());
+        }
+    };
+    if row.site.is_empty() || row.site.len() > SITE_BYTES_MAX {
+        return Err(format!(
+            "the name of its site has {} bytes; allowed: 1 to {SITE_BYTES_MAX}",
+            row.site.len()
+        ));
+    }
+    if row.namespace.len() > NAME_BYTES_MAX {
+        return Err(format!(
+            "its namespace has {} bytes; allowed: up to {NAME_BYTES_MAX}",
+            row.namespace.len()
+        ));
+    }
+    if row.brand.len() > BRAND_BYTES_MAX {
+        return Err(format!("its brand has {} bytes; allowed: up to {BRAND_BYTES_MAX}", row.brand.len()));
+    }
+    Ok(host.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The domains on disk: `domains.ndjson`, written whole, the one before it kept as `domains.before.ndjson`.
+//!
+//! ```json
+//! {"version":1,"domains":2,"crc32c":3735928559}
+//! {"host":"click.brand.com","site":"customers","namespace":"…","brand":"","disabled":false,"absent_since":null}
+//! ```
+//!
+//! The checksum covers every byte after the first line. A damaged file is set aside, never deleted.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Domain, Domains};
+use crate::database::{escape, unescape};
+use crate::event::UnixMillis;
+
+const VERSION: u32 = 1;
+const NEWEST: &str = "domains.ndjson";
+const BEFORE: &str = "domains.before.ndjson";
+const TEMPORARY: &str = "domains.tmp";
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    version: u32,
+    domains: u64,
+    crc32c: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    host: Cow<'a, str>,
+    site: Cow<'a, str>,
+    /// Escaped, as in the database.
+    namespace: Cow<'a, str>,
+    brand: Cow<'a, str>,
+    disabled: bool,
+    absent_since: Option<u64>,
+}
+
+impl<'a> Line<'a> {
+    fn of(host: &'a str, domain: &'a Domain) -> Self {
+        Self {
+            host: host.into(),
+            site: (&*domain.site).into(),
+            namespace: escape(&domain.namespace),
+            brand: (&*domain.brand).into(),
+            disabled: domain.disabled,
+            absent_since: domain.absent_since.map(|since| since.0),
+        }
+    }
+
+    fn domain(self) -> (Box<str>, Domain) {
+        let domain = Domain {
+            site: self.site.into(),
+            namespace: unescape(&self.namespace).into(),
+            brand: self.brand.into(),
+            disabled: self.disabled,
+            absent_since: self.absent_since.map(UnixMillis),
+        };
+        (self.host.into(), domain)
+    }
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The newest good domains; none where there never were any.
+    pub domains: Domains,
+    /// Files that could not be used, where they are now, and why.
+    pub faults: Vec<(PathBuf, String)>,
+}
+
+/// Writes `domains` to `folder`, durable when this returns.
+///
+/// # Errors
+/// As the disk says; what was there before is still there.
+pub fn write(folder: &Path, domains: &Domains) -> io::Result<()> {
+    let mut body = Vec::new();
+    for (host, domain) in &domains.by_host {
+        serde_json::to_writer(&mut body, &Line::of(host, domain))?;
+        body.push(b'\n');
+    }
+    let head = Head { version: VERSION, domains: domains.len() as u64, crc32c: crc32c::crc32c(&body) };
+    let (temporary, newest) = (folder.join(TEMPORARY), folder.join(NEWEST));
+    let mut file = File::create(&temporary)?;
+    serde_json::to_writer(&mut file, &head)?;
+    file.write_all(b"\n")?;
+    file.write_all(&body)?;
+    file.sync_all()?;
+    match fs::rename(&newest, folder.join(BEFORE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::rename(&temporary, &newest)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Reads the newest good file of `folder`.
+#[must_use]
+pub fn read(folder: &Path) -> Read {
+    let mut read = Read::default();
+    for name in [NEWEST, BEFORE] {
+        let path = folder.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                read.faults.push((path, error.to_string()));
+                continue;
+            }
+        };
+        match decode(&bytes) {
+            Ok(domains) => {
+                read.domains = domains;
+                break;
+            }
+            Err(why) => {
+                let aside = folder.join(format!("{name}.damaged"));
+                let there = if fs::rename(&path, &aside).is_ok() { aside } else { path };
+                read.faults.push((there, why));
+            }
+        }
+    }
+    read
+}
+
+fn decode(bytes: &[u8]) -> Result<Domains, String> {
+    let end = memchr::memchr(b'\n', bytes).ok_or("it has no first line")?;
+    let (head, body) = bytes.split_at(end);
+    let body = body.get(1..).unwrap_or_default();
+    let head: Head = serde_json::from_slice(head).map_err(|_| "its first line is none")?;
+    if head.version != VERSION {
+        return Err(format!("it has version {}, this release reads {VERSION}", head.version));
+    }
+    if head.crc32c != crc32c::crc32c(body) {
+        return Err("it does not match its checksum".to_owned());
+    }
+    let mut domains = Domains::default();
+    for line in body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let (host, domain) = line.domain();
+        domains.by_host.insert(host, domain);
+    }
+    if domains.len() as u64 != head.domains {
+        return Err("it does not hold as many domains as it says".to_owned());
+    }
+    Ok(domains)
+}

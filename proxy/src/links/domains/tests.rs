@@ -1,0 +1,119 @@
+//! What a load of domains changes, and what it must not; the file.
+
+use std::time::Duration;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+fn settings() -> Settings {
+    let guard = guard::Settings { forget_after: 30 * DAY, drop_max_ppm: 10_000 };
+    Settings { guard, domains_max: 1000 }
+}
+
+fn row(host: &str) -> Row<'_> {
+    Row { host, site: "customers", namespace: b"", brand: "{}", disabled: false, deleted: false }
+}
+
+fn of<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Domains {
+    Domains::default().merged(hosts.into_iter().map(row), &settings(), None, NOW).domains
+}
+
+fn hosts(domains: &Domains) -> Vec<&str> {
+    domains.iter().map(|(host, _)| host).collect()
+}
+
+#[test]
+fn hosts_come_in_one_spelling_and_bad_rows_cost_nobody_else() {
+    let long = "x".repeat(254);
+    let rows = ["Click.Brand.COM.", "bücher.example", "*.example.com", "a b", "", &long, "127.0.0.1:80"];
+    let domains = of(rows);
+    assert_eq!(hosts(&domains), ["click.brand.com", "xn--bcher-kva.example"]);
+    assert_eq!((domains.refused(), domains.refusals().len()), (5, 5));
+    assert!(domains.refusals()[0].reason.contains("wildcard"), "{:?}", domains.refusals());
+}
+
+#[test]
+fn a_bad_row_leaves_its_host_as_it_was() {
+    let known = of(["a.example"]);
+    let long = "x".repeat(BRAND_BYTES_MAX + 1);
+    let merged = known.merged([Row { brand: &long, ..row("a.example") }], &settings(), None, NOW);
+    assert_eq!((hosts(&merged.domains), merged.domains.refused()), (vec!["a.example"], 1));
+    assert_eq!(merged.domains.get("a.example").unwrap().absent_since, None);
+}
+
+#[test]
+fn disabled_deleted_and_changed_rows_are_taken_at_once() {
+    let known = of(["a.example", "b.example", "c.example"]);
+    let rows = [
+        Row { disabled: true, ..row("a.example") },
+        Row { deleted: true, ..row("b.example") },
+        Row { site: "other", ..row("c.example") },
+    ];
+    let merged = known.merged(rows, &settings(), None, NOW);
+    assert!(merged.is_change && merged.held.is_none());
+    assert_eq!(hosts(&merged.domains), ["a.example", "c.example"]);
+    assert!(merged.domains.get("a.example").unwrap().disabled);
+    assert_eq!(&*merged.domains.get("c.example").unwrap().site, "other");
+    let again = merged.domains.merged(rows, &settings(), None, NOW);
+    assert!(!again.is_change);
+}
+
+#[test]
+fn an_emptied_table_takes_nothing_until_it_is_accepted_and_a_month_has_passed() {
+    let known = of(["a.example", "b.example"]);
+    let merged = known.merged([], &settings(), None, NOW);
+    let held = merged.held.unwrap();
+    assert_eq!((held.known, held.newly_absent), (2, 2));
+    assert!(!merged.is_change && merged.domains.absent() == 0);
+    // New rows are taken all the same.
+    let merged = merged.domains.merged([row("c.example")], &settings(), None, NOW);
+    assert_eq!(hosts(&merged.domains), ["a.example", "b.example", "c.example"]);
+    let accepted = merged.domains.merged([row("c.example")], &settings(), Some(&held), NOW);
+    assert!(accepted.held.is_none());
+    assert_eq!((accepted.domains.len(), accepted.domains.absent()), (3, 2));
+    // Whoever comes back is as before.
+    let back =
+        accepted.domains.merged([row("b.example"), row("c.example")], &settings(), None, NOW.after(DAY));
+    assert_eq!((back.domains.len(), back.domains.absent()), (3, 1));
+    let late = NOW.after(31 * DAY);
+    let merged = back.domains.merged([row("b.example"), row("c.example")], &settings(), None, late);
+    let held = merged.held.unwrap();
+    assert_eq!((held.forgotten, merged.domains.len()), (1, 3));
+    let accepted =
+        merged.domains.merged([row("b.example"), row("c.example")], &settings(), Some(&held), late);
+    assert_eq!(hosts(&accepted.domains), ["b.example", "c.example"]);
+}
+
+#[test]
+fn no_more_are_kept_than_allowed_and_known_ones_stay() {
+    let settings = Settings { domains_max: 2, ..settings() };
+    let known = of(["y.example", "z.example"]);
+    let rows = ["a.example", "b.example", "c.example", "y.example", "z.example"];
+    let merged = known.merged(rows.map(row), &settings, None, NOW);
+    assert_eq!(hosts(&merged.domains), ["a.example", "b.example", "y.example", "z.example"]);
+    assert_eq!(merged.domains.refused(), 1);
+}
+
+#[test]
+fn the_file_reads_as_it_was_written_and_damage_costs_one_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (of(["a.example"]), of(["a.example", "b.example"]));
+    assert!(file::read(folder.path()).domains.is_empty());
+    file::write(folder.path(), &first).unwrap();
+    file::write(folder.path(), &second).unwrap();
+    assert_eq!(file::read(folder.path()).domains.by_host, second.by_host);
+    let path = folder.path().join("domains.ndjson");
+    let good = std::fs::read(&path).unwrap();
+    for at in [0, 12, good.len() / 2, good.len() - 2] {
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        std::fs::write(&path, &bad).unwrap();
+        let read = file::read(folder.path());
+        assert_eq!((read.domains.by_host == first.by_host, read.faults.len()), (true, 1), "{at}");
+        assert!(read.faults[0].0.ends_with("domains.ndjson.damaged") && read.faults[0].0.exists());
+    }
+    std::fs::write(&path, &good[..good.len() - 20]).unwrap();
+    assert_eq!(file::read(folder.path()).domains.by_host, first.by_host);
+}

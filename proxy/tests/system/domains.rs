@@ -1,0 +1,271 @@
+//! Customers' hosts come from the database, go again, and survive what happens to it.
+
+use crate::cluster::Cluster;
+use crate::edge::{Edge, SITE, configuration, wait_for};
+
+const LINKS: &str = "namespace,token,url\none,a,https://example.com/one\ntwo,a,https://example.com/two\n\
+    three,a,https://example.com/three\n";
+
+fn edge() -> Edge {
+    Edge::with(&configuration(SITE), LINKS)
+}
+
+fn import(edge: &Edge, rows: &str) -> String {
+    std::fs::write(edge.path("domains.csv"), format!("host,site,namespace,brand,disabled\n{rows}")).unwrap();
+    edge.ok(&["domains", "import", "domains.csv"])
+}
+
+#[track_caller]
+fn wait_status(edge: &Edge, host: &str, status: u16) {
+    wait_for(&format!("{status} of {host}"), || (edge.get(host, "/c/a").status == status).then_some(()));
+}
+
+fn listed(edge: &Edge, host: &str) -> serde_json::Value {
+    let all: serde_json::Value = serde_json::from_str(&edge.tell(&["domains", "list", "--json"])).unwrap();
+    let found = all.as_array().unwrap().iter().find(|domain| domain["host"] == host);
+    found.cloned().unwrap_or(serde_json::Value::Null)
+}
+
+#[test]
+fn a_row_is_answered_for_within_seconds_and_stops_as_fast() {
+    let edge = edge();
+    assert_eq!(edge.get("click.brand.test", "/c/a").status, 421);
+    let said = import(&edge, "Click.Brand.test.,shop,,,\n");
+    assert!(said.contains("1 domain read: 1 new"), "{said}");
+    wait_status(&edge, "click.brand.test", 302);
+    assert_eq!(edge.redirect("CLICK.brand.test:80", "/c/a"), "https://example.com/one");
+    assert!(import(&edge, "click.brand.test,shop,,{},false\n").contains("0 changed, 1 as before"));
+
+    edge.execute("update domains set disabled = 1 where host = 'click.brand.test'");
+    wait_status(&edge, "click.brand.test", 421);
+    assert_eq!(listed(&edge, "click.brand.test")["state"], "disabled");
+    edge.execute("update domains set disabled = 0 where host = 'click.brand.test'");
+    wait_status(&edge, "click.brand.test", 302);
+    edge.execute("update domains set host = 'links.brand.test' where host = 'click.brand.test'");
+    wait_status(&edge, "links.brand.test", 302);
+    assert_eq!(edge.get("click.brand.test", "/c/a").status, 421);
+    edge.execute("delete from domains where host = 'links.brand.test'");
+    wait_status(&edge, "links.brand.test", 421);
+    assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/one");
+    assert_eq!(
+        edge.count("select count(*) from hits where host like '%.brand.test' and status = 302") % 2,
+        0
+    );
+}
+
+#[test]
+fn each_domain_has_its_namespace_and_its_look() {
+    let edge = edge();
+    let brand = r##""{""name"":""Blume & Co"",""colour"":""#ff8800"",""language"":""de""}""##;
+    import(&edge, &format!("two.test,shop,two,,\nthree.test,shop,three,{brand},\nsame.test,shop,,,\n"));
+    wait_status(&edge, "three.test", 302);
+    assert_eq!(edge.redirect("two.test", "/c/a"), "https://example.com/two");
+    assert_eq!(edge.redirect("three.test", "/c/a"), "https://example.com/three");
+    assert_eq!(edge.redirect("same.test", "/c/a"), "https://example.com/one");
+    let page = edge.get("three.test", "/c/unknown");
+    assert_eq!((page.status, page.header("content-language")), (404, Some("de")));
+    assert!(page.text().contains("Blume &amp; Co") && page.text().contains("%23ff8800"), "{}", page.text());
+    let page = edge.get("two.test", "/c/unknown");
+    assert!(page.text().contains("shop") && !page.text().contains("Blume"), "{}", page.text());
+    edge.wait_count(
+        "select count(*) from hits where host = 'three.test' and namespace = 'three' and site = 'shop'",
+        2,
+    );
+}
+
+#[test]
+fn a_domain_is_nearer_than_a_wildcard_and_the_configuration_nearer_than_a_domain() {
+    let edge = edge();
+    import(&edge, "own.wild.test,shop,two,,\noff.wild.test,shop,,,true\n");
+    edge.execute("insert into domains (host, site, namespace) values ('click.test', 'shop', 'three')");
+    wait_for("the domain", || {
+        (edge.get("own.wild.test", "/c/a").header("location") == Some("https://example.com/two"))
+            .then_some(())
+    });
+    wait_status(&edge, "off.wild.test", 421);
+    assert_eq!(edge.redirect("other.wild.test", "/c/a"), "https://example.com/one");
+    wait_for("the refusal", || {
+        (listed(&edge, "click.test")["reason"].as_str()?.contains("configuration")).then_some(())
+    });
+    assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/one");
+}
+
+#[test]
+fn rows_that_cannot_be_taken_cost_nobody_else_and_are_listed() {
+    let mut edge = edge();
+    edge.execute(
+        "insert into domains (host, site, brand) values ('good.test', 'shop', '{}'), ('later.test', 'later', '{}'),
+         ('a b', 'shop', '{}'), ('*.sub.test', 'shop', '{}'), ('gaudy.test', 'shop', '{\"colour\":\"red\"}')",
+    );
+    wait_status(&edge, "good.test", 302);
+    wait_status(&edge, "gaudy.test", 302);
+    assert_eq!(edge.get("later.test", "/c/a").status, 421);
+    for (host, reason) in
+        [("a b", "host"), ("*.sub.test", "wildcard"), ("gaudy.test", "brand"), ("later.test", "site")]
+    {
+        let found = listed(&edge, host);
+        assert!(found["reason"].as_str().unwrap_or_default().contains(reason), "{host}: {found}");
+    }
+    assert_eq!(edge.status()["domains"]["refused"], 4);
+    // Another site of that name, by a reload.
+    let more = "[[site]]\nname = \"later\"\nhosts = [\"later-own.test\"]\nnamespace = \"two\"\npreset = \"dotdigital\"\n[[site.route]]\npath = \"/c/{token}\"\n";
+    std::fs::write(edge.path("holdfast.toml"), configuration(&format!("{SITE}{more}"))).unwrap();
+    edge.tell(&["reload"]);
+    assert_eq!(edge.redirect("later.test", "/c/a"), "https://example.com/two");
+    assert_eq!(edge.redirect("good.test", "/c/a"), "https://example.com/one");
+    edge.stop();
+}
+
+#[test]
+fn an_import_with_faults_names_the_lines_and_imports_nothing() {
+    let edge = edge();
+    let rows = "host,site,brand\ngood.test,shop,\n*.a.test,shop,\nb.test,nobody,\nclick.test,shop,\n\
+        GOOD.test.,shop,\nc.test,shop,red\n,shop,\n";
+    std::fs::write(edge.path("faulty.csv"), rows).unwrap();
+    let output = edge.run(&["domains", "import", "faulty.csv"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "faulty.csv:3",
+        "wildcard",
+        "faulty.csv:4",
+        "\"nobody\"",
+        "faulty.csv:5",
+        "configuration",
+        "faulty.csv:6",
+        "line 2",
+        "faulty.csv:7",
+        "brand",
+        "faulty.csv:8",
+        "6 rows",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(edge.count("select count(*) from domains"), 0);
+    edge.ok(&["domains", "import", "--skip-bad", "faulty.csv"]);
+    wait_status(&edge, "good.test", 302);
+    // What is exported can be imported.
+    for format in ["csv", "tsv", "ndjson"] {
+        let exported = edge.ok(&["domains", "export", "--format", format]);
+        std::fs::write(edge.path(&format!("again.{format}")), &exported).unwrap();
+        let said = edge.ok(&["domains", "import", &format!("again.{format}")]);
+        assert!(
+            said.contains("1 domain read: 0 new, 0 changed, 1 as before"),
+            "{format}: {said}\n{exported}"
+        );
+    }
+    for (name, content, part) in [
+        ("latin.csv", &b"host,site\n\xe9.test,shop\n"[..], "latin.csv:2"),
+        ("columns.csv", b"host\na.test\n", "\"site\" is missing"),
+        ("ragged.csv", b"host,site\na.test\n", "ragged.csv:2"),
+        ("odd.ndjson", b"{\"host\":\"a.test\",\"site\":\"shop\",\"color\":1}\n", "odd.ndjson:1"),
+    ] {
+        std::fs::write(edge.path(name), content).unwrap();
+        let output = edge.run(&["domains", "import", name]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(part), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_restart_in_an_outage_knows_what_came_two_seconds_before() {
+    let mut edge = edge();
+    import(&edge, "brand.test,shop,two,,\n");
+    wait_status(&edge, "brand.test", 302);
+    wait_for("the file of domains", || edge.path("data/links/domains.ndjson").exists().then_some(()));
+    edge.kill();
+    std::fs::rename(edge.database(), edge.path("away.db")).unwrap();
+    edge.start();
+    assert_eq!(edge.redirect("brand.test", "/c/a"), "https://example.com/two");
+    edge.kill();
+    // A damaged file costs what came since the one before it, and the edge starts.
+    std::fs::write(edge.path("data/links/domains.ndjson"), "{\"version\":1,\"domains\":0,\"crc32c\":1}\n")
+        .unwrap();
+    edge.start();
+    assert!(edge.path("data/links/domains.ndjson.damaged").exists());
+    assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/one");
+    std::fs::rename(edge.path("away.db"), edge.database()).unwrap();
+    wait_status(&edge, "brand.test", 302);
+}
+
+#[test]
+fn an_emptied_table_takes_no_domain_away() {
+    let edge = edge();
+    import(&edge, "a.test,shop,,,\nb.test,shop,,,\n");
+    wait_status(&edge, "b.test", 302);
+    // Without tombstones, as where a half-restored database comes back.
+    edge.execute("begin immediate; delete from domains; delete from domains; commit");
+    wait_for("the held load", || (edge.metric("holdfast_domains_load_held", "") == 1.0).then_some(()));
+    assert!(edge.tell(&["status"]).contains("a load lacks 2 of 2 domains"));
+    assert_eq!((edge.get("a.test", "/c/a").status, edge.get("b.test", "/c/a").status), (302, 302));
+    edge.tell(&["links", "accept"]);
+    wait_for("the accepted load", || {
+        (edge.metric("holdfast_domains", "state=\"absent\"") == 2.0).then_some(())
+    });
+    // Accepted, they go on for links.forget_after.
+    assert_eq!(edge.get("a.test", "/c/a").status, 302);
+    assert_eq!(edge.metric("holdfast_domains_load_held", ""), 0.0);
+}
+
+#[test]
+fn no_more_domains_are_taken_than_allowed() {
+    let edge = Edge::with(&configuration(&format!("[links]\ndomains_max = 2\n{SITE}")), LINKS);
+    import(&edge, "a.test,shop,,,\nb.test,shop,,,\nc.test,shop,,,\n");
+    wait_status(&edge, "b.test", 302);
+    assert_eq!(edge.get("c.test", "/c/a").status, 421);
+    assert!(listed(&edge, "c.test")["reason"].as_str().unwrap().contains("domains_max"));
+}
+
+#[test]
+fn a_check_says_where_the_dns_leads_and_whether_a_certificate_is_there() {
+    let edge = edge();
+    import(&edge, "localhost,shop,,,\nnowhere.invalid,shop,,,\n");
+    wait_status(&edge, "localhost", 302);
+    let output = edge.ask(&["domains", "check", "--json", "--expect", "localhost"]);
+    assert_eq!(output.status.code(), Some(3), "no certificate is there");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&found[0]["host"], &found[0]["edge"], &found[0]["dns"]),
+        (&"localhost".into(), &"served".into(), &"here".into())
+    );
+    assert!(found[0]["certificate_until_s"].is_null());
+    assert_eq!((&found[1]["dns"], &found[1]["addresses"]), (&"nowhere".into(), &serde_json::json!([])));
+    let output = edge.ask(&["domains", "check", "localhost", "--expect", "192.0.2.1"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("elsewhere") && said.contains("NONE"), "{said}");
+}
+
+#[test]
+fn every_edge_of_a_server_hears_of_a_new_domain() {
+    let cluster = Cluster::start();
+    let first = cluster.edge(SITE, LINKS);
+    // The next poll comes later than the patience of this test.
+    let slow = cluster
+        .configuration(SITE)
+        .replace("poll = \"50ms\"", "poll = \"1m\"")
+        .replace("edge = \"test\"", "edge = \"second\"");
+    let second = Edge::with(&slow, LINKS);
+    cluster.sql("insert into holdfast.domains (host, site, namespace) values ('brand.test', 'shop', 'two')");
+    for edge in [&first, &second] {
+        wait_status(edge, "brand.test", 302);
+        assert_eq!(edge.redirect("brand.test", "/c/a"), "https://example.com/two");
+    }
+    cluster.sql("update holdfast.domains set namespace = 'three', brand = '{\"name\": \"Blume\"}' where host = 'brand.test'");
+    for edge in [&first, &second] {
+        wait_for("the other namespace", || {
+            (edge.redirect("brand.test", "/c/a") == "https://example.com/three").then_some(())
+        });
+        assert!(edge.get("brand.test", "/c/unknown").text().contains("Blume"));
+    }
+    cluster.sql("delete from holdfast.domains");
+    assert_eq!(cluster.count("select count(*) from holdfast.domains where deleted"), 1);
+    for edge in [&first, &second] {
+        wait_status(edge, "brand.test", 421);
+    }
+    let said = import(&first, "brand.test,shop,,\"{\"\"name\"\":\"\"X\"\"}\",\nmore.test,shop,ü,,\n");
+    assert!(said.contains("2 domains read: 1 new, 1 changed"), "{said}");
+    wait_status(&first, "brand.test", 302);
+    assert!(import(&first, "brand.test,shop,,\"{\"\"name\"\":\"\"X\"\"}\",\n").contains("1 as before"));
+    let exported = first.ok(&["domains", "export"]);
+    assert!(exported.contains("more.test,shop,ü"), "{exported}");
+}
