@@ -33,6 +33,10 @@ impl Failure {
         Self { blame: Blame::Here, why: why.into(), account_lost: false, not_a_successor: false }
     }
 
+    pub(crate) fn taken() -> Self {
+        Self { blame: Blame::Another, ..Self::of_lock("another edge is ordering it") }
+    }
+
     pub(crate) fn of_lock(why: impl Into<String>) -> Self {
         Self { blame: Blame::Lock, why: why.into(), account_lost: false, not_a_successor: false }
     }

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - Nobody waits for the database but the thread that is here for it; it connects when it is asked for
 //!   something, and lets go soon after.
-//! - In a window, and while the database is down, it is left alone: an order then waits.
+//! - In a window, and while the database is down, it is left alone: an order then waits. When it could not
+//!   be used, it is left alone for some seconds: as many orders may wait as there are names.
 //! - A file (SQLite) has one edge, which needs no lock.
 
 use std::sync::Arc;
@@ -15,14 +16,18 @@ use certs::acme::{LockFault, OrderLock, Taken, Waiting};
 use tokio::sync::oneshot;
 
 use crate::causes::chain;
+use crate::clock;
 use crate::config;
 use crate::database::{self, Access, Database, Error, Migrate, Source};
+use crate::event::UnixMillis;
 use crate::vitals::{Holding, Vitals};
 
 /// Questions that wait; no more orders run at once, each with one question at a time.
 const QUESTIONS_MAX: usize = 128;
 /// How soon an idle connection notices that the database is to be let go.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a database that could not be used is left alone.
+const PAUSE: Duration = Duration::from_secs(2);
 /// After so many looks without a question the connection is closed.
 const LOOKS_MAX: u32 = 50;
 
@@ -42,8 +47,8 @@ impl Settings {
     }
 }
 
-/// Something to ask the database; whoever asked is told, and whether the connection is of use still.
-type Question = Box<dyn FnOnce(Result<&mut Database, LockFault>) -> bool + Send>;
+/// Something to ask the database. Whoever asked is told; and so is who holds the connection, if it failed.
+type Question = Box<dyn FnOnce(Result<&mut Database, LockFault>) -> Result<(), String> + Send>;
 
 /// The end for orders.
 #[derive(Clone)]
@@ -86,14 +91,14 @@ impl Lock {
         let (reply, answer) = oneshot::channel();
         let asked = self.questions.try_send(Box::new(move |database| {
             if reply.is_closed() {
-                return true; // nobody waits for it any more
+                return Ok(()); // nobody waits for it any more
             }
             let told = database.and_then(|database| {
                 question(database, &settings.edge).map_err(|error| LockFault(chain(&error)))
             });
-            let is_well = told.is_ok();
+            let fault = told.as_ref().map(drop).map_err(|fault| fault.0.clone());
             let _ = reply.send(told);
-            is_well
+            fault
         }));
         Box::pin(async move {
             let fault = |why: &str| LockFault(why.to_owned());
@@ -145,6 +150,7 @@ impl Clerk {
     /// The whole life of its thread.
     pub(super) fn serve(self) {
         let mut open: Option<Open> = None;
+        let mut failed: Option<(UnixMillis, String)> = None;
         let mut looks = 0;
         loop {
             let question = match &open {
@@ -154,9 +160,16 @@ impl Clerk {
             match question {
                 Ok(question) => {
                     looks = 0;
-                    let is_well = question(self.connected(&mut open));
-                    if !is_well {
+                    let now = clock::now();
+                    // A clock that was set back ends the pause, too.
+                    failed = failed.filter(|(at, _)| *at <= now && now.since(*at) < PAUSE);
+                    let asked = match &failed {
+                        Some((_, fault)) => question(Err(LockFault(fault.clone()))),
+                        None => question(self.connected(&mut open)),
+                    };
+                    if let Err(fault) = asked {
                         open = None;
+                        failed.get_or_insert((now, fault));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
