@@ -67,6 +67,25 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Why no account was made: then nothing can be ordered, for whatever name. A wrong binding is refused
+    /// in the very words that a name which is not ours is.
+    pub(crate) fn of_account(error: Error, is_bound: bool) -> Self {
+        let Error::Api(problem) = &error else { return error.into() };
+        let failure = Self::of_problem(problem);
+        if failure.blame != Blame::Name {
+            return failure;
+        }
+        Self::of_authority(detailed(
+            match is_bound {
+                true => "the authority makes no account with the binding (EAB) that is configured",
+                false => "the authority makes no account",
+            },
+            problem,
+        ))
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
@@ -150,6 +169,10 @@ fn told(problem: &Problem) -> String {
         "userActionRequired" => "somebody has to agree to new terms of the authority",
         _ => "the authority refuses",
     };
+    detailed(meaning, problem)
+}
+
+fn detailed(meaning: &str, problem: &Problem) -> String {
     let mut text = meaning.to_owned();
     let details = problem.subproblems.iter().filter_map(|sub| sub.detail.as_ref());
     for detail in problem.detail.iter().chain(details).take(4) {
@@ -183,6 +206,13 @@ mod tests {
         check("serverInternal", authority, "not well");
         check("externalAccountRequired", authority, "EAB");
         check("somethingNew", Blame::Name, "refuses");
+        let wrong = r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"so it is"}"#;
+        let failure = Failure::of_account(Error::Api(problem(wrong)), true);
+        assert_eq!(failure.blame, authority);
+        assert_eq!(
+            failure.why,
+            "the authority makes no account with the binding (EAB) that is configured: so it is"
+        );
         assert!(
             Failure::of_problem(&problem(r#"{"type":"urn:ietf:params:acme:error:accountDoesNotExist"}"#))
                 .account_lost

@@ -143,39 +143,40 @@ struct Open {
     _holding: Holding,
 }
 
+/// The way to the database.
+#[derive(Default)]
+struct Way {
+    open: Option<Open>,
+    /// When and how it failed last.
+    failed: Option<(UnixMillis, String)>,
+}
+
 impl Clerk {
     /// Answers until nobody is left to ask.
     ///
     /// # Blocking
     /// The whole life of its thread.
     pub(super) fn serve(self) {
-        let mut open: Option<Open> = None;
-        let mut failed: Option<(UnixMillis, String)> = None;
+        let mut way = Way::default();
         let mut looks = 0;
         loop {
-            let question = match &open {
+            let question = match &way.open {
                 None => self.questions.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(_) => self.questions.recv_timeout(LOOK),
             };
             match question {
                 Ok(question) => {
                     looks = 0;
-                    let now = clock::now();
-                    // A clock that was set back ends the pause, too.
-                    failed = failed.filter(|(at, _)| *at <= now && now.since(*at) < PAUSE);
-                    let asked = match &failed {
-                        Some((_, fault)) => question(Err(LockFault(fault.clone()))),
-                        None => question(self.connected(&mut open)),
-                    };
-                    if let Err(fault) = asked {
-                        open = None;
-                        failed.get_or_insert((now, fault));
+                    if let Err(fault) = question(self.connected(&mut way))
+                        && way.open.take().is_some()
+                    {
+                        way.failed = Some((clock::now(), fault));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     looks += 1;
                     if looks >= LOOKS_MAX || !self.vitals.database_is_up() {
-                        open = None;
+                        way.open = None;
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -184,21 +185,32 @@ impl Clerk {
     }
 
     /// The connection, opened if it is not.
-    fn connected<'a>(&self, open: &'a mut Option<Open>) -> Result<&'a mut Database, LockFault> {
+    fn connected<'a>(&self, way: &'a mut Way) -> Result<&'a mut Database, LockFault> {
         let settings = self.settings.load_full();
-        if !self.vitals.database_is_up() || open.as_ref().is_some_and(|open| open.settings != settings) {
-            *open = None;
-        }
-        if open.is_none() {
-            let holding = self.vitals.hold().filter(|_| self.vitals.database_is_up());
-            let holding =
-                holding.ok_or_else(|| LockFault("the database is down or in a window".to_owned()))?;
-            let opened = database::open(&settings.source, Access::ReadWrite, settings.timeout)
-                .and_then(|mut database| database.migrate(settings.migrate).map(|_| database));
-            let database = opened.map_err(|error| LockFault(chain(&error)))?;
-            *open = Some(Open { settings, database, _holding: holding });
-        }
-        let open = open.as_mut().map(|open| &mut open.database);
-        open.ok_or_else(|| LockFault("the database was let go".to_owned()))
+        let holding = if self.vitals.database_is_up() { self.vitals.hold() } else { None };
+        let Some(holding) = holding else {
+            *way = Way::default();
+            return Err(LockFault("the database is down or in a window".to_owned()));
+        };
+        let open = match way.open.take().filter(|open| open.settings == settings) {
+            Some(open) => open,
+            None => {
+                let now = clock::now();
+                // A clock that was set back ends the pause, too.
+                way.failed.take_if(|(at, _)| now < *at || now.since(*at) >= PAUSE);
+                if let Some((_, fault)) = &way.failed {
+                    return Err(LockFault(fault.clone()));
+                }
+                let opened = database::open(&settings.source, Access::ReadWrite, settings.timeout)
+                    .and_then(|mut database| database.migrate(settings.migrate).map(|_| database));
+                let database = opened.map_err(|error| {
+                    let fault = chain(&error);
+                    way.failed = Some((now, fault.clone()));
+                    LockFault(fault)
+                })?;
+                Open { settings, database, _holding: holding }
+            }
+        };
+        Ok(&mut way.open.insert(open).database)
     }
 }
