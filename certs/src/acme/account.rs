@@ -259,8 +259,8 @@ impl Accounts {
             .as_ref()
             .map(|binding| ExternalAccountKey::new(binding.id.clone(), &binding.key));
         let directory = &self.authority.directory;
-        let (account, credentials) =
-            despite_nonces!(self.builder().create(&new, directory.clone(), binding.as_ref()))?;
+        let made = despite_nonces!(self.builder().create(&new, directory.clone(), binding.as_ref()));
+        let (account, credentials) = made.map_err(|error| Failure::of_account(error, binding.is_some()))?;
         self.keep(&account, &credentials).await?;
         Ok(account)
     }

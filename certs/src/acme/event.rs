@@ -66,7 +66,7 @@ pub enum Event {
 
 impl Event {
     /// Every word that [`Self::label`] may say, in the order of the alphabet.
-    pub const LABELS: [&str; 16] = [
+    pub const LABELS: [&str; 17] = [
         "account_created",
         "account_key_changed",
         "account_registered",
@@ -83,6 +83,7 @@ impl Event {
         "issued",
         "not_permitted",
         "stored",
+        "taken",
     ];
 
     /// A word for metrics, one of [`Self::LABELS`].
@@ -99,6 +100,7 @@ impl Event {
                 Answer::Yes => "ask_yes",
             },
             Self::Failed { blame, .. } => match blame {
+                Blame::Another => "taken",
                 Blame::Authority { .. } => "failed_authority",
                 Blame::Domain { .. } => "failed_limited",
                 Blame::Here => "failed_here",
@@ -215,6 +217,7 @@ mod tests {
             Event::Issued { name: name(), until: at, renew_at: at },
             Event::NotPermitted { name: name() },
             Event::Stored { name: name() },
+            failed(Blame::Another),
         ];
         assert_eq!(all.map(|event| event.label()), Event::LABELS);
     }

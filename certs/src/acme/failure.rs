@@ -33,6 +33,10 @@ impl Failure {
         Self { blame: Blame::Here, why: why.into(), account_lost: false, not_a_successor: false }
     }
 
+    pub(crate) fn taken() -> Self {
+        Self { blame: Blame::Another, ..Self::of_lock("another edge is ordering it") }
+    }
+
     pub(crate) fn of_lock(why: impl Into<String>) -> Self {
         Self { blame: Blame::Lock, why: why.into(), account_lost: false, not_a_successor: false }
     }
@@ -60,6 +64,25 @@ impl Failure {
             account_lost: kind == "accountDoesNotExist",
             not_a_successor: kind == "alreadyReplaced",
         }
+    }
+}
+
+impl Failure {
+    /// Why no account was made: then nothing can be ordered, for whatever name. A wrong binding is refused
+    /// in the very words that a name which is not ours is.
+    pub(crate) fn of_account(error: Error, is_bound: bool) -> Self {
+        let Error::Api(problem) = &error else { return error.into() };
+        let failure = Self::of_problem(problem);
+        if failure.blame != Blame::Name {
+            return failure;
+        }
+        Self::of_authority(detailed(
+            match is_bound {
+                true => "the authority makes no account with the binding (EAB) that is configured",
+                false => "the authority makes no account",
+            },
+            problem,
+        ))
     }
 }
 
@@ -146,6 +169,10 @@ fn told(problem: &Problem) -> String {
         "userActionRequired" => "somebody has to agree to new terms of the authority",
         _ => "the authority refuses",
     };
+    detailed(meaning, problem)
+}
+
+fn detailed(meaning: &str, problem: &Problem) -> String {
     let mut text = meaning.to_owned();
     let details = problem.subproblems.iter().filter_map(|sub| sub.detail.as_ref());
     for detail in problem.detail.iter().chain(details).take(4) {
@@ -179,6 +206,13 @@ mod tests {
         check("serverInternal", authority, "not well");
         check("externalAccountRequired", authority, "EAB");
         check("somethingNew", Blame::Name, "refuses");
+        let wrong = r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"so it is"}"#;
+        let failure = Failure::of_account(Error::Api(problem(wrong)), true);
+        assert_eq!(failure.blame, authority);
+        assert_eq!(
+            failure.why,
+            "the authority makes no account with the binding (EAB) that is configured: so it is"
+        );
         assert!(
             Failure::of_problem(&problem(r#"{"type":"urn:ietf:params:acme:error:accountDoesNotExist"}"#))
                 .account_lost

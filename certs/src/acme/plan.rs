@@ -452,8 +452,8 @@ impl Plan {
                     self.gate.refuse(name, now.plus(wait), now);
                 }
             }
-            Blame::Here | Blame::Lock => {
-                let backoff = if blame == Blame::Lock { LOCK_BACKOFF } else { LOCAL_BACKOFF };
+            Blame::Another | Blame::Here | Blame::Lock => {
+                let backoff = if blame == Blame::Here { LOCAL_BACKOFF } else { LOCK_BACKOFF };
                 entry.waits = entry.waits.saturating_add(1);
                 let wait = backoff.seconds(entry.waits, Chance::of(seed, (name, now)));
                 entry.not_before = Some(now.plus(wait));

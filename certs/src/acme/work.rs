@@ -302,7 +302,7 @@ impl Job {
         let lease = self.shared.config.order_deadline + LEASE_MORE;
         match bounded(lock.take(self.name.as_str(), lease)).await? {
             Taken::Ours => {}
-            Taken::Theirs => return Err(Failure::of_lock("another edge is ordering it")),
+            Taken::Theirs => return Err(Failure::taken()),
         }
         let ended = self.ordered_alone(&*lock).await;
         // Not within its bound: the lease will end it.

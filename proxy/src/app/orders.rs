@@ -3,7 +3,8 @@
 //! Invariants:
 //! - Nobody waits for the database but the thread that is here for it; it connects when it is asked for
 //!   something, and lets go soon after.
-//! - In a window, and while the database is down, it is left alone: an order then waits.
+//! - In a window, and while the database is down, it is left alone: an order then waits. When it could not
+//!   be used, it is left alone for some seconds: as many orders may wait as there are names.
 //! - A file (SQLite) has one edge, which needs no lock.
 
 use std::sync::Arc;
@@ -15,14 +16,18 @@ use certs::acme::{LockFault, OrderLock, Taken, Waiting};
 use tokio::sync::oneshot;
 
 use crate::causes::chain;
+use crate::clock;
 use crate::config;
 use crate::database::{self, Access, Database, Error, Migrate, Source};
+use crate::event::UnixMillis;
 use crate::vitals::{Holding, Vitals};
 
 /// Questions that wait; no more orders run at once, each with one question at a time.
 const QUESTIONS_MAX: usize = 128;
 /// How soon an idle connection notices that the database is to be let go.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a database that could not be used is left alone.
+const PAUSE: Duration = Duration::from_secs(2);
 /// After so many looks without a question the connection is closed.
 const LOOKS_MAX: u32 = 50;
 
@@ -42,8 +47,8 @@ impl Settings {
     }
 }
 
-/// Something to ask the database; whoever asked is told, and whether the connection is of use still.
-type Question = Box<dyn FnOnce(Result<&mut Database, LockFault>) -> bool + Send>;
+/// Something to ask the database. Whoever asked is told; and so is who holds the connection, if it failed.
+type Question = Box<dyn FnOnce(Result<&mut Database, LockFault>) -> Result<(), String> + Send>;
 
 /// The end for orders.
 #[derive(Clone)]
@@ -86,14 +91,14 @@ impl Lock {
         let (reply, answer) = oneshot::channel();
         let asked = self.questions.try_send(Box::new(move |database| {
             if reply.is_closed() {
-                return true; // nobody waits for it any more
+                return Ok(()); // nobody waits for it any more
             }
             let told = database.and_then(|database| {
                 question(database, &settings.edge).map_err(|error| LockFault(chain(&error)))
             });
-            let is_well = told.is_ok();
+            let fault = told.as_ref().map(drop).map_err(|fault| fault.0.clone());
             let _ = reply.send(told);
-            is_well
+            fault
         }));
         Box::pin(async move {
             let fault = |why: &str| LockFault(why.to_owned());
@@ -138,31 +143,40 @@ struct Open {
     _holding: Holding,
 }
 
+/// The way to the database.
+#[derive(Default)]
+struct Way {
+    open: Option<Open>,
+    /// When and how it failed last.
+    failed: Option<(UnixMillis, String)>,
+}
+
 impl Clerk {
     /// Answers until nobody is left to ask.
     ///
     /// # Blocking
     /// The whole life of its thread.
     pub(super) fn serve(self) {
-        let mut open: Option<Open> = None;
+        let mut way = Way::default();
         let mut looks = 0;
         loop {
-            let question = match &open {
+            let question = match &way.open {
                 None => self.questions.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(_) => self.questions.recv_timeout(LOOK),
             };
             match question {
                 Ok(question) => {
                     looks = 0;
-                    let is_well = question(self.connected(&mut open));
-                    if !is_well {
-                        open = None;
+                    if let Err(fault) = question(self.connected(&mut way))
+                        && way.open.take().is_some()
+                    {
+                        way.failed = Some((clock::now(), fault));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     looks += 1;
                     if looks >= LOOKS_MAX || !self.vitals.database_is_up() {
-                        open = None;
+                        way.open = None;
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -171,21 +185,32 @@ impl Clerk {
     }
 
     /// The connection, opened if it is not.
-    fn connected<'a>(&self, open: &'a mut Option<Open>) -> Result<&'a mut Database, LockFault> {
+    fn connected<'a>(&self, way: &'a mut Way) -> Result<&'a mut Database, LockFault> {
         let settings = self.settings.load_full();
-        if !self.vitals.database_is_up() || open.as_ref().is_some_and(|open| open.settings != settings) {
-            *open = None;
-        }
-        if open.is_none() {
-            let holding = self.vitals.hold().filter(|_| self.vitals.database_is_up());
-            let holding =
-                holding.ok_or_else(|| LockFault("the database is down or in a window".to_owned()))?;
-            let opened = database::open(&settings.source, Access::ReadWrite, settings.timeout)
-                .and_then(|mut database| database.migrate(settings.migrate).map(|_| database));
-            let database = opened.map_err(|error| LockFault(chain(&error)))?;
-            *open = Some(Open { settings, database, _holding: holding });
-        }
-        let open = open.as_mut().map(|open| &mut open.database);
-        open.ok_or_else(|| LockFault("the database was let go".to_owned()))
+        let holding = if self.vitals.database_is_up() { self.vitals.hold() } else { None };
+        let Some(holding) = holding else {
+            *way = Way::default();
+            return Err(LockFault("the database is down or in a window".to_owned()));
+        };
+        let open = match way.open.take().filter(|open| open.settings == settings) {
+            Some(open) => open,
+            None => {
+                let now = clock::now();
+                // A clock that was set back ends the pause, too.
+                way.failed.take_if(|(at, _)| now < *at || now.since(*at) >= PAUSE);
+                if let Some((_, fault)) = &way.failed {
+                    return Err(LockFault(fault.clone()));
+                }
+                let opened = database::open(&settings.source, Access::ReadWrite, settings.timeout)
+                    .and_then(|mut database| database.migrate(settings.migrate).map(|_| database));
+                let database = opened.map_err(|error| {
+                    let fault = chain(&error);
+                    way.failed = Some((now, fault.clone()));
+                    LockFault(fault)
+                })?;
+                Open { settings, database, _holding: holding }
+            }
+        };
+        Ok(&mut way.open.insert(open).database)
     }
 }

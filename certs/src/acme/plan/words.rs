@@ -97,6 +97,8 @@ pub(crate) enum Ended {
 /// Who has to change for the next try to succeed, which decides when and for whom that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
+    /// Nobody: another edge orders the name, and will hand it on.
+    Another,
     /// The authority, or the way to it; everything waits.
     Authority {
         /// Seconds that the authority asked to wait.
@@ -109,7 +111,7 @@ pub enum Blame {
     },
     /// This machine: its disk, most likely.
     Here,
-    /// The lock is held by another edge, or can't be asked for.
+    /// The lock between edges can't be asked for, or another process is about to take over.
     Lock,
     /// The name: its DNS points elsewhere, or the authority will not have it.
     Name,

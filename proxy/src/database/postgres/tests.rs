@@ -5,6 +5,7 @@
 mod faults;
 mod foreign;
 mod hits;
+mod orders;
 mod tls;
 
 use super::*;
