@@ -71,6 +71,7 @@ pub(super) fn build(
     domains: Arc<Domains>,
     looks: &mut Looks,
 ) -> Result<Sites, RunError> {
+    let neutral = Pages::neutral();
     let mut hosts = HostMap::default();
     let mut sites = Vec::with_capacity(config.sites.len());
     let mut flags = HashMap::new();
@@ -87,7 +88,7 @@ pub(super) fn build(
                 .intern(site.namespace.as_bytes())
                 .map_err(|fault| RunError::Namespace(site.name.clone(), fault))?,
             routes: Arc::new(site.routes.clone()),
-            pages: Arc::new(Pages::new(&site.brand)),
+            pages: Arc::new(neutral.of(&site.brand)),
             tag: tag(&site.name),
             counters: plane.sites.site(&site.name),
             https_redirect: site.tls.redirect,
@@ -103,7 +104,7 @@ pub(super) fn build(
         .and_then(|name| sites.iter().position(|site| *site.name == **name))
         .and_then(|place| u32::try_from(place).ok());
     let customers = add_customers(config, namespaces, domains, looks, &mut hosts, &mut sites);
-    Ok(Sites { hosts, sites, default, neutral: Pages::neutral(), customers })
+    Ok(Sites { hosts, sites, default, neutral, customers })
 }
 
 /// Adds the hosts of customers, and a site of their own for those that differ from the configured one.
@@ -167,7 +168,7 @@ fn add_customers(
                     let pages = match known {
                         Some(pages) => Ok(pages),
                         None => Overrides::dress(&configured.brand, &domain.brand)
-                            .map(|brand| Arc::new(Pages::new(&brand))),
+                            .map(|brand| Arc::new(site.pages.of(&brand))),
                     };
                     match pages {
                         Ok(pages) => {

@@ -28,7 +28,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 /// What a page tells the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +60,6 @@ pub enum Page {
     Unknown,
 }
 
-static STYLE: LazyLock<String> = LazyLock::new(|| squeeze(include_str!("page.css")));
-static SCRIPT: LazyLock<String> = LazyLock::new(|| squeeze(include_str!("page.js")));
-
 /// When it is worth asking again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Back {
@@ -79,6 +76,14 @@ impl Back {
     }
 }
 
+/// What the pages of all brands have, kept once for a site and its customers.
+#[derive(Debug)]
+struct Common {
+    style: String,
+    script: String,
+    script_hash: String,
+}
+
 /// All pages of one brand.
 #[derive(Debug)]
 pub struct Pages {
@@ -86,8 +91,9 @@ pub struct Pages {
     name: String,
     language: Language,
     zone: TimeZone,
-    /// The brand's own rules; those of all brands are in the program once.
+    /// The brand's own rules.
     rules: String,
+    common: Arc<Common>,
     /// The address of the icon in the browser's tab.
     icon: String,
     /// The element with the logo or the name, or nothing.
@@ -98,27 +104,38 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Prepares the pages of a site.
+    /// The pages of no site: without a brand, for requests whose host nobody knows.
     #[must_use]
-    pub fn new(brand: &Brand) -> Self {
+    pub fn neutral() -> Self {
+        const SLATE: Colour = Colour { red: 0x52, green: 0x5f, blue: 0x75 };
+        let script = squeeze(include_str!("page.js"));
+        let script_hash = policy_hash(&script);
+        let common = Common { style: squeeze(include_str!("page.css")), script, script_hash };
+        Self::dressed(String::new(), String::new(), SLATE, Language::En, TimeZone::UTC, Arc::new(common))
+    }
+
+    /// Prepares the pages of another brand, of which there may be many.
+    #[must_use]
+    pub fn of(&self, brand: &Brand) -> Self {
         let name = Escaped(&brand.name).to_string();
         let sign = match &brand.logo {
             Some(logo) => logo_sign(logo, &name),
             None => format!(r#"<p class="sign">{name}</p>"#),
         };
-        Self::dressed(name, sign, brand.colour, brand.language, brand.time_zone.clone())
+        let common = Arc::clone(&self.common);
+        Self::dressed(name, sign, brand.colour, brand.language, brand.time_zone.clone(), common)
     }
 
-    /// The pages of no site: without a brand, for requests whose host nobody knows.
-    #[must_use]
-    pub fn neutral() -> Self {
-        const SLATE: Colour = Colour { red: 0x52, green: 0x5f, blue: 0x75 };
-        Self::dressed(String::new(), String::new(), SLATE, Language::En, TimeZone::UTC)
-    }
-
-    fn dressed(name: String, sign: String, colour: Colour, language: Language, zone: TimeZone) -> Self {
+    fn dressed(
+        name: String,
+        sign: String,
+        colour: Colour,
+        language: Language,
+        zone: TimeZone,
+        common: Arc<Common>,
+    ) -> Self {
         let rules = colour::rules(colour);
-        let style = format!("{rules}{}", *STYLE);
+        let style = format!("{rules}{}", common.style);
         let policy = |more: &str| {
             let style = policy_hash(&style);
             HeaderValue::try_from(format!(
@@ -127,8 +144,18 @@ impl Pages {
             ))
             .expect("a policy is made of words and base64")
         };
-        let policy_timed = policy(&format!(" script-src {};", policy_hash(&SCRIPT)));
-        Self { policy: policy(""), policy_timed, icon: icon(colour), name, language, zone, rules, sign }
+        let policy_timed = policy(&format!(" script-src {};", common.script_hash));
+        Self {
+            policy: policy(""),
+            policy_timed,
+            icon: icon(colour),
+            name,
+            language,
+            zone,
+            rules,
+            common,
+            sign,
+        }
     }
 
     /// The language for a reader, by `Accept-Language` and the site's own.
@@ -162,7 +189,9 @@ impl Pages {
     }
 
     fn render(&self, page: Page, language: Language) -> String {
-        let mut html = String::with_capacity(STYLE.len() + self.sign.len() + SCRIPT.len() + 3072);
+        let mut html = String::with_capacity(
+            self.common.style.len() + self.sign.len() + self.common.script.len() + 3072,
+        );
         let Text { heading, advice } = text(page, language);
         let words = words(language);
         write!(
@@ -173,7 +202,7 @@ impl Pages {
             dash = if self.name.is_empty() { "" } else { " – " },
             name = self.name,
             icon = self.icon,
-            style = format_args!("{}{}", self.rules, *STYLE),
+            style = format_args!("{}{}", self.rules, self.common.style),
             sign = self.sign,
             drawing = drawing(page),
             advice = advice,
@@ -183,7 +212,7 @@ impl Pages {
         )
         .expect("writing into a string does not fail");
         if page.back().is_some() {
-            html.extend(["<script>", &SCRIPT, "</script>\n"]);
+            html.extend(["<script>", &self.common.script, "</script>\n"]);
         }
         html
     }

@@ -144,6 +144,27 @@ fn hosts_are_ordered_ahead_by_http_01_and_a_reload_adds_one() {
 }
 
 #[test]
+fn a_customers_domain_is_ordered_when_its_row_comes() {
+    let scene = Scene::new("", SITE);
+    let edge = &scene.edge;
+    scene.wait_event("issued");
+    edge.execute("insert into domains (host, site) values ('brand.test', 'shop')");
+    wait_for("the second certificate", || (scene.events("issued") >= 2.0).then_some(()));
+    scene.shown("brand.test").unwrap();
+    let stream = connect(edge.https, &scene.client, "brand.test").unwrap();
+    let answer = Client::over(stream).get("brand.test", "/c/a").unwrap();
+    assert_eq!((answer.status, answer.header("location")), (302, Some("https://example.com/a")));
+    let checked = edge.ask(&["domains", "check", "brand.test", "--json"]);
+    let checked: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert!(checked[0]["certificate_until_s"].as_i64().is_some_and(|until| until > 0), "{checked}");
+
+    // Switched off it is served to its end, and not ordered again.
+    edge.execute("update domains set disabled = 1");
+    wait_for("the end of its orders", || scene.order("brand.test")["due_s"].is_null().then_some(()));
+    assert_eq!(scene.pebble.issued(), 2, "each once");
+}
+
+#[test]
 fn hosts_are_ordered_by_tls_alpn_01_in_handshakes_with_the_authority() {
     let scene = Scene::new("ways = [\"tls-alpn-01\"]", SITE);
     scene.wait_shown("click.test");

@@ -47,10 +47,6 @@ fn a_row_is_answered_for_within_seconds_and_stops_as_fast() {
     edge.execute("delete from domains where host = 'links.brand.test'");
     wait_status(&edge, "links.brand.test", 421);
     assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/one");
-    assert_eq!(
-        edge.count("select count(*) from hits where host like '%.brand.test' and status = 302") % 2,
-        0
-    );
 }
 
 #[test]
@@ -67,10 +63,11 @@ fn each_domain_has_its_namespace_and_its_look() {
     assert!(page.text().contains("Blume &amp; Co") && page.text().contains("%23ff8800"), "{}", page.text());
     let page = edge.get("two.test", "/c/unknown");
     assert!(page.text().contains("shop") && !page.text().contains("Blume"), "{}", page.text());
-    edge.wait_count(
-        "select count(*) from hits where host = 'three.test' and namespace = 'three' and site = 'shop'",
-        2,
-    );
+    wait_for("the hits", || {
+        let sql =
+            "select count(*) from hits where host = 'three.test' and namespace = 'three' and site = 'shop'";
+        (edge.count(sql) >= 2).then_some(())
+    });
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn every_answer(pages: &Pages, mut check: impl FnMut(Page, Language, &Response<B
 
 #[test]
 fn status_and_fields() {
-    every_answer(&Pages::new(&brand()), |page, language, response| {
+    every_answer(&Pages::neutral().of(&brand()), |page, language, response| {
         let (status, retry_after, allow) = match page {
             Page::BadRequest => (400, None, None),
             Page::Deleted | Page::Disabled | Page::Expired => (410, None, None),
@@ -78,7 +78,7 @@ fn status_and_fields() {
 
 #[test]
 fn head_has_the_fields_of_get_and_no_body() {
-    let pages = Pages::new(&brand());
+    let pages = Pages::neutral().of(&brand());
     every_answer(&pages, |page, language, get| {
         let head = pages.answer(page, language, Method::Head);
         assert_eq!((head.status(), head.headers()), (get.status(), get.headers()));
@@ -88,7 +88,7 @@ fn head_has_the_fields_of_get_and_no_body() {
 
 #[test]
 fn the_policy_allows_exactly_what_the_page_holds() {
-    every_answer(&Pages::new(&brand()), |page, _, response| {
+    every_answer(&Pages::neutral().of(&brand()), |page, _, response| {
         let (html, policy) = (html(response), field(response, "content-security-policy").unwrap());
         let style = policy_hash(between(html, "<style>", "</style>"));
         assert!(policy.starts_with(&format!("default-src 'none'; style-src {style};")), "{policy}");
@@ -112,7 +112,7 @@ fn the_policy_allows_exactly_what_the_page_holds() {
 
 #[test]
 fn small_whole_and_without_outside_resources() {
-    every_answer(&Pages::new(&brand()), |page, language, response| {
+    every_answer(&Pages::neutral().of(&brand()), |page, language, response| {
         let html = html(response);
         assert!(html.len() < 6 * 1024, "{page:?} in {language} has {} bytes", html.len());
         assert!(html.starts_with(&format!("<!doctype html>\n<html lang=\"{language}\">\n")));
@@ -155,7 +155,7 @@ fn every_language_says_everything_in_its_own_words() {
 
 #[test]
 fn heading_name_and_language_stand_where_they_belong() {
-    every_answer(&Pages::new(&brand()), |page, language, response| {
+    every_answer(&Pages::neutral().of(&brand()), |page, language, response| {
         let (html, heading) = (html(response), text(page, language).heading);
         let name = "Fernhill &amp; Söhne &lt;Garden&gt;";
         assert_eq!(between(html, "<h1>", "</h1>"), heading);
@@ -167,7 +167,7 @@ fn heading_name_and_language_stand_where_they_belong() {
 
 #[test]
 fn maintenance_says_when_to_come_back() {
-    let pages = Pages::new(&brand());
+    let pages = Pages::neutral().of(&brand());
     let planned = pages.answer(Page::Maintenance(BACK), Language::En, Method::Get);
     let planned = html(&planned);
     assert_eq!(between(planned, "<h1>", "</h1>"), "Down for planned maintenance");
@@ -213,8 +213,11 @@ fn the_neutral_page_names_nobody() {
 fn a_logo_stands_inside_the_page_with_the_name_for_those_who_cannot_see_it() {
     let svg = r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><script>alert(1)</script></svg>"#;
     let logo = Logo::new(svg.as_bytes()).unwrap();
-    let response =
-        Pages::new(&Brand { logo: Some(logo), ..brand() }).answer(Page::Unknown, Language::En, Method::Get);
+    let response = Pages::neutral().of(&Brand { logo: Some(logo), ..brand() }).answer(
+        Page::Unknown,
+        Language::En,
+        Method::Get,
+    );
     let sign = between(html(&response), r#"<p class="sign">"#, "</p>");
     assert!(sign.starts_with(r#"<img src="data:image/svg+xml;base64,"#));
     assert!(sign.ends_with(r#" alt="Fernhill &amp; Söhne &lt;Garden&gt;">"#));
@@ -223,7 +226,7 @@ fn a_logo_stands_inside_the_page_with_the_name_for_those_who_cannot_see_it() {
 
 #[test]
 fn hostile_fields_choose_a_language_and_nothing_else() {
-    let pages = Pages::new(&brand());
+    let pages = Pages::neutral().of(&brand());
     let mut fields = HeaderMap::new();
     for hostile in ["<script>alert(1)</script>", "\"><img src=x>", "de\t;q=9, {{7*7}}", "../../etc/passwd"] {
         fields.insert(ACCEPT_LANGUAGE, HeaderValue::from_str(hostile).unwrap());

@@ -62,7 +62,11 @@ fn what_is_left_for_a_name_is_found_by_all_and_replaced() {
 #[test]
 fn without_its_table_orders_wait_and_nothing_else_does() {
     let fixture = Fixture::new();
-    fixture.sql("DROP TABLE holdfast.orders; UPDATE holdfast.meta SET value = '1' WHERE key = 'schema'");
+    fixture.sql(
+        "DROP TABLE holdfast.orders; ALTER TABLE holdfast.domains DROP COLUMN revision;
+         DROP FUNCTION holdfast.domains_bury CASCADE; DROP TRIGGER domains_revise ON holdfast.domains;
+         DROP TRIGGER domains_tell ON holdfast.domains; UPDATE holdfast.meta SET value = '1' WHERE key = 'schema'",
+    );
     let mut database = fixture.open(Access::ReadWrite);
     assert_eq!(database.migrate(Migrate::Never).unwrap(), 0);
     database.import(&[link("a", "https://example.com/")]).unwrap();
@@ -71,6 +75,8 @@ fn without_its_table_orders_wait_and_nothing_else_does() {
     };
     let said = Error::NotOurs(fault).to_string();
     assert!(said.contains("holdfast migrate"), "{said}");
-    assert_eq!(database.migrate(Migrate::Auto).unwrap(), 1);
+    // Nor are there domains.
+    assert_eq!(database.domains(None).unwrap().unwrap().0, []);
+    assert_eq!(database.migrate(Migrate::Auto).unwrap(), 2);
     assert!(database.take_order("click.brand.example", "one", LEASE).unwrap());
 }
