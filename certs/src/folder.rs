@@ -26,6 +26,10 @@ const FILES_MAX: usize = 100_000;
 /// system's clock.
 const UNSETTLED_S: i64 = 2;
 
+/// A file that is gone is taken to be there for so long: tools remove one and write it anew, and a folder
+/// that is a link to another changes in between.
+const GONE_S: i64 = 2;
+
 /// What an encrypted key begins with, in its own form and in the traditional one.
 const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
@@ -65,18 +69,26 @@ impl Folder {
         for (file, meta) in listed {
             let stamp = meta.as_ref().ok().map(Stamp::of);
             let read = match (earlier.remove(&file), stamp) {
-                (Some(read), Some(stamp)) if read.stamp == Some(stamp) => read,
+                (Some(read), Some(stamp)) if read.stamp == Some(stamp) => Read { gone_since: None, ..read },
                 (_, stamp) => {
                     changed = true;
                     // What no parser foresaw costs this one file, not the edge.
                     let parts =
                         std::panic::catch_unwind(|| read_parts(&file)).unwrap_or(Err(Problem::Certificate));
-                    Read { stamp: stamp.filter(|stamp| stamp.is_settled(now)), parts }
+                    Read { stamp: stamp.filter(|stamp| stamp.is_settled(now)), parts, gone_since: None }
                 }
             };
             self.files.insert(file, read);
         }
-        Ok(changed || !earlier.is_empty())
+        for (file, mut read) in earlier {
+            let gone_since = *read.gone_since.get_or_insert(now);
+            if now < gone_since || now.0 - gone_since.0 > GONE_S {
+                changed = true;
+            } else {
+                self.files.insert(file, read);
+            }
+        }
+        Ok(changed)
     }
 
     pub(crate) fn found(&self) -> Found {
@@ -108,6 +120,8 @@ struct Read {
     /// `None` when it must be read again.
     stamp: Option<Stamp>,
     parts: Result<Parts, Problem>,
+    /// When it was first missed.
+    gone_since: Option<UnixSeconds>,
 }
 
 /// What tells a changed file from an unchanged one. The time of the inode's last change betrays

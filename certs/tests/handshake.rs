@@ -42,13 +42,14 @@ struct Subject {
     folder: tempfile::TempDir,
     store: Store,
     resolver: Resolver,
+    now: UnixSeconds,
 }
 
 impl Subject {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, resolver) = watch(Config { folder: Some(folder.path().to_owned()), default: None });
-        Self { folder, store, resolver }
+        Self { folder, store, resolver, now: NOW }
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -60,7 +61,14 @@ impl Subject {
     }
 
     fn reload(&mut self) -> Report {
-        self.store.reload(NOW)
+        self.store.reload(self.now)
+    }
+
+    /// Reloads, and again when a file that is gone is taken to be gone.
+    fn reload_later(&mut self) -> Report {
+        self.reload();
+        self.now.0 += 3;
+        self.reload()
     }
 
     /// Expects exactly one fault.
@@ -241,10 +249,11 @@ fn a_removed_certificate_goes_but_an_emptied_folder_keeps_all() {
     subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
     subject.reload();
     subject.remove("mail.pem");
-    assert!(subject.reload().faults.is_empty());
+    assert!(subject.reload_later().faults.is_empty());
     subject.refuses("mail.example", &mail);
 
     subject.remove("shop.pem");
+    subject.reload_later();
     let fault = subject.reload_faulty();
     assert!(matches!(fault.problem, Problem::Emptied), "{fault}");
     subject.serves("shop.example", &shop);
@@ -254,6 +263,31 @@ fn a_removed_certificate_goes_but_an_emptied_folder_keeps_all() {
     assert!(matches!(fault.problem, Problem::Unreadable(_)), "{fault}");
     assert_eq!(fault.consequence, Consequence::EarlierKept);
     subject.serves("shop.example", &shop);
+}
+
+/// A tool that removes a file and writes it anew was seen in between, and the name had no certificate for
+/// a poll.
+#[test]
+fn a_file_that_is_missing_for_a_moment_is_not_missed() {
+    let (shop, mail, renewed) =
+        (issue(&["shop.example"]), issue(&["mail.example"]), issue(&["mail.example"]));
+    let mut subject = Subject::new();
+    subject.write("shop.pem", &format!("{}{}", shop.chain, shop.key));
+    subject.write("mail.pem", &format!("{}{}", mail.chain, mail.key));
+    subject.reload();
+    for issued in [&mail, &renewed] {
+        subject.remove("mail.pem");
+        assert!(subject.reload().faults.is_empty());
+        subject.now.0 += 2;
+        subject.reload();
+        subject.serves("mail.example", &mail);
+        subject.write("mail.pem", &format!("{}{}", issued.chain, issued.key));
+        subject.reload();
+        subject.serves("mail.example", issued);
+        subject.now.0 += 10;
+        subject.reload();
+        subject.serves("mail.example", issued);
+    }
 }
 
 #[test]
@@ -278,7 +312,7 @@ fn dates_decide_between_two_and_never_take_the_only_one_away() {
     subject.serves("shop.example", &ends_late);
 
     subject.remove("a.pem");
-    subject.reload();
+    subject.reload_later();
     subject.serves("shop.example", &ends_soon);
     subject.write("shop.pem", &bundle(&ended)); // an old backup laid over a good file
     let fault = subject.reload_faulty();

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use certs::acme::{Acme, OrderLock, Work};
@@ -22,6 +24,9 @@ use crate::config::{Config, Tls as Settings};
 use crate::event::UnixMillis;
 use crate::front::sites::Sites;
 use crate::front::tls::{self, Tls};
+
+/// How long the start waits for the folder of certificates: ten thousand take a second.
+const FIRST_READING: Duration = Duration::from_secs(5);
 
 /// Everything of an edge with listeners for https; nothing of one without.
 pub(super) struct Certificates(Option<Kept>);
@@ -65,10 +70,9 @@ impl Certificates {
             return Ok(Self(None));
         }
         let settings = config.tls.clone();
-        let (mut store, resolver) = certs::watch(settings.certificates.clone());
+        let (store, resolver) = certs::watch(settings.certificates.clone());
         let secret = settings.tickets.clone().unwrap_or_else(Secret::random);
         let (tickets, ticketer) = certs::tickets(secret, seconds(now));
-        let report = store.reload(seconds(now));
         let board = Arc::default();
         let mut issuing = None;
         let mut work = None;
@@ -89,20 +93,23 @@ impl Certificates {
             tls: Arc::new(Tls::new(certs::Server::new(resolver, ticketer), answering)),
             board,
             tickets,
-            files: Arc::clone(&report.listing),
+            files: Arc::new([]),
             issuing,
             work,
             lock,
-            store: Ok(store),
+            store: Err(first_reading(store, now)?),
             read_at: now,
             is_due: false,
             told: BTreeSet::new(),
         };
-        if let Some(folder) = &kept.settings.certificates.folder {
-            let (certificates, names) = (report.certificates, report.names);
-            tracing::info!(certificates, names, folder = %folder.display(), "certificates are loaded");
+        if kept.come_home() {
+            let certificates = kept.files.len();
+            if let Some(folder) = &kept.settings.certificates.folder {
+                tracing::info!(certificates, folder = %folder.display(), "certificates are loaded");
+            }
+        } else {
+            tracing::error!("the folder of certificates does not answer; https waits for it, http does not");
         }
-        kept.publish(report);
         // All that is stored is read: what is not there yet can be ordered, and an authority's check for it
         // comes in by these listeners.
         if kept.issuing.is_some() {
@@ -147,15 +154,8 @@ impl Certificates {
         let Some(kept) = &mut self.0 else { return };
         kept.tickets.turn(seconds(now));
         kept.tell_names(now);
-        if let Err(away) = &mut kept.store {
-            match away.try_recv() {
-                Ok((store, report)) => {
-                    kept.store = Ok(store);
-                    kept.publish(report);
-                }
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Closed) => panic!("reading certificates panicked"),
-            }
+        if !kept.come_home() {
+            return;
         }
         // A clock that was set back must not put the next reading off.
         if kept.is_due || now.since(kept.read_at) >= kept.settings.poll || now < kept.read_at {
@@ -179,7 +179,36 @@ impl Certificates {
     }
 }
 
+/// Reads the folder for the first time, beside this thread: a disk that hangs must not stop the start.
+fn first_reading(mut store: Store, now: UnixMillis) -> Result<oneshot::Receiver<(Store, Report)>, RunError> {
+    let (home, away) = oneshot::channel();
+    let (done, is_done) = sync_channel(1);
+    super::spawn("certificates", move || {
+        let report = store.reload(seconds(now));
+        // Whoever waits may have gone on.
+        let _ = home.send((store, report));
+        let _ = done.try_send(());
+    })
+    .map_err(|error| RunError::System("a thread cannot be started", error))?;
+    let _ = is_done.recv_timeout(FIRST_READING);
+    Ok(away)
+}
+
 impl Kept {
+    /// Takes the store and what it found when it is back; whether it is here.
+    fn come_home(&mut self) -> bool {
+        let Err(away) = &mut self.store else { return true };
+        match away.try_recv() {
+            Ok((store, report)) => {
+                self.store = Ok(store);
+                self.publish(report);
+                true
+            }
+            Err(TryRecvError::Empty) => false,
+            Err(TryRecvError::Closed) => panic!("reading certificates panicked"),
+        }
+    }
+
     /// Says which names are wanted, if that has changed.
     fn tell_names(&mut self, now: UnixMillis) {
         if let Some(issuing) = &mut self.issuing {

@@ -52,7 +52,7 @@ impl Check {
         if self.print {
             output::line(config.effective_toml().trim_end());
         }
-        note_certificates(&config);
+        note_certificates(&config)?;
         if self.connect {
             let mut database =
                 database::open(&config.database.source, Access::ReadOnly, config.database.timeout)
@@ -74,9 +74,9 @@ impl Check {
 
 /// Says what is wrong with certificate files: no fault of the configuration, for the rest is served, but
 /// better known before a start.
-fn note_certificates(config: &Config) {
+fn note_certificates(config: &Config) -> Result<(), Failure> {
     if config.listen.https.is_empty() {
-        return;
+        return Ok(());
     }
     let (mut store, _resolver) = certs::watch(config.tls.certificates.clone());
     let now = certs::UnixSeconds(i64::try_from(clock::now().0 / 1000).unwrap_or(i64::MAX));
@@ -84,6 +84,9 @@ fn note_certificates(config: &Config) {
     // The second time verifies the keys, too.
     let report = store.reload(now);
     for fault in &report.faults {
+        if Some(&fault.file) == config.tls.certificates.folder.as_ref() {
+            return Err(Failure::Configuration(format!("tls.folder: {}", chain(fault))));
+        }
         output::note(chain(fault));
     }
     if config.tls.acme.is_some() {
@@ -96,6 +99,7 @@ fn note_certificates(config: &Config) {
     } else if report.certificates == 0 {
         output::note("no certificate is there: nothing would be accepted on listen.https");
     }
+    Ok(())
 }
 
 /// Loads a configuration with the environment laid over it.

@@ -118,23 +118,6 @@ pub(super) fn check_folder(path: &Path) -> Result<(), Wrong> {
     }
 }
 
-/// Checks that `path` is a folder whose files this process may look for.
-pub(super) fn check_readable_folder(path: &Path) -> Result<(), Wrong> {
-    let shown = path.display();
-    let wrong = |found: String| {
-        Err(Wrong { found, advice: format!("make {shown} a folder that this user may read") })
-    };
-    match path.metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => wrong("does not exist".to_owned()),
-        Err(error) => wrong(format!("cannot be looked into: {}", reason(&error))),
-        Ok(found) if !found.is_dir() => wrong("is not a folder".to_owned()),
-        Ok(_) => match rustix::fs::access(path, Access::READ_OK | Access::EXEC_OK) {
-            Ok(()) => Ok(()),
-            Err(error) => wrong(format!("cannot be used: {}", reason(&error.into()))),
-        },
-    }
-}
-
 /// The name of this machine; `None` when it has none that could be an edge's.
 pub(super) fn host_name() -> Option<String> {
     let bytes = read(Path::new("/proc/sys/kernel/hostname"), 256).ok()?;

@@ -65,21 +65,16 @@ impl Tls {
             public_port: s.number("public_port", 443, 1..=65_535),
             acme: s.table("acme", |s| Acme::read(s, is_used)),
         };
-        tls.certificates.folder = found(s, &folder, is_used, tls.acme.is_some());
+        tls.certificates.folder = found(s, &folder, tls.acme.is_some());
         tls
     }
 }
 
-/// The folder; where certificates are ordered, one that nobody named need not be there.
-fn found(s: &mut Section<'_>, folder: &str, is_used: bool, orders: bool) -> Option<PathBuf> {
+/// The folder; where certificates are ordered, one that nobody named need not be there. One that is not
+/// there, or hangs, is no fault of the configuration: plain http must start without it.
+fn found(s: &mut Section<'_>, folder: &str, orders: bool) -> Option<PathBuf> {
     let path = s.resolve(folder);
-    if orders && !s.has("folder") && !path.exists() {
-        return None;
-    }
-    if is_used && let Err(wrong) = files::check_readable_folder(&path) {
-        s.fault("folder", format!("{} {}", quoted(folder), wrong.found), wrong.advice);
-    }
-    Some(path)
+    (!orders || s.has("folder") || path.exists()).then_some(path)
 }
 
 fn read_secret(s: &mut Section<'_>) -> Option<Secret> {

@@ -174,6 +174,10 @@ impl Connections {
             let is_settled = deadline.is_none() && !(entry.is_new.get() && quiet < FIRST_REQUEST);
             let is_old = now.duration_since(entry.opened) >= limits.connection_age_max;
             match entry.order.get() {
+                // A client of HTTP/2 may be about to ask: it is told which requests were not seen.
+                Order::GoOn if is_lost && deadline.is_none() && entry.is_shared.get() => {
+                    entry.tell(Order::Close(now));
+                }
                 Order::GoOn if is_lost => entry.tell(Order::Drop),
                 Order::GoOn if (is_over && is_settled) || is_old => entry.tell(Order::Close(now)),
                 Order::Close(told) if now.duration_since(told) >= limits.write_timeout => {

@@ -56,6 +56,8 @@ impl Overrides {
                 return Err(format!("name is not one line of 1 to {} characters", Self::NAME_CHARS_MAX));
             }
             brand.name = name;
+            // Nobody's name stands under another's logo.
+            brand.logo = None;
         }
         if let Some(colour) = own.colour {
             brand.colour = colour.parse().map_err(|fault: super::colour::ColourFault| fault.to_string())?;

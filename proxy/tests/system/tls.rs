@@ -882,6 +882,69 @@ fn the_client_is_the_one_that_a_trusted_load_balancer_or_proxy_names() {
     address("'2001:db8::7'");
 }
 
+/// The folder of certificates is on a disk that is not there: that stopped plain http, too.
+#[test]
+fn without_the_folder_of_certificates_http_is_served_and_https_waits() {
+    let mut edge = prepared(&secured("", SITE));
+    fs::rename(edge.path("certs"), edge.path("away")).unwrap();
+    let authority = Authority::new();
+    fs::write(edge.path("away").join("shop.pem"), authority.issue(&["click.test"]).bundle()).unwrap();
+    let checked = edge.run(&["check"]);
+    assert_eq!(checked.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("tls.folder"), "{checked:?}");
+    edge.launch(&["serve"]);
+    wait_for("http", || (get(edge.http, "click.test", "/c/a").ok()?.status == 302).then_some(()));
+    assert!(edge.log().contains("a certificate file has a fault"), "{}", edge.log());
+    fs::rename(edge.path("away"), edge.path("certs")).unwrap();
+    wait_for("https", || connect(edge.https, &authority.client(), "click.test").ok());
+}
+
+#[test]
+fn an_idle_connection_of_http_2_is_told_to_go_and_so_is_one_of_an_edge_that_ends() {
+    let subject = Subject::configured(
+        shop,
+        &secured("", SITE).replace("[log]", "[limits]\nidle_timeout = \"1s\"\n[log]"),
+    );
+    let mut client = Frames::open(&subject);
+    client.send(&get_frame(1));
+    assert_eq!(client.find(Frames::HEADERS).expect("an answer").0, 1);
+    let (_, content) = client.find(Frames::GOAWAY).expect("it is told");
+    assert_eq!(content[4..8], [0; 4], "without an error");
+    assert!(client.find(Frames::GOAWAY).is_none_or(|(_, content)| content[4..8] == [0; 4]));
+    while client.next().is_some() {}
+
+    // Idle, when the edge ends.
+    let subject = Subject::plain();
+    let mut client = Frames::open(&subject);
+    client.send(&get_frame(1));
+    assert_eq!(client.find(Frames::HEADERS).expect("an answer").0, 1);
+    subject.edge.signal("TERM");
+    assert!(client.find(Frames::GOAWAY).is_some(), "it is told");
+}
+
+#[test]
+fn a_flood_of_pings_costs_others_nothing_and_is_answered_as_fast_as_it_is_read() {
+    let subject = Subject::plain();
+    let mut client = Frames::open(&subject);
+    let ping = frame(Frames::PING, 0, 0, &[7; 8]);
+    for _ in 0..200 {
+        client.send(&ping.repeat(100));
+        for _ in 0..100 {
+            client.find(Frames::PING).expect("an answer");
+        }
+    }
+    assert_eq!(subject.get("click.test", "click.test", "/c/a").status, 302, "others are served");
+    client.send(&get_frame(1));
+    assert_eq!(client.find(Frames::HEADERS).expect("an answer").0, 1);
+    // Unread, they fill the connection's buffers and wait with the client.
+    let mut deaf = Frames::open(&subject);
+    deaf.0.sock.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let many = ping.repeat(10_000);
+    let stopped = (0..200).any(|_| deaf.0.write_all(&many).and_then(|()| deaf.0.flush()).is_err());
+    assert!(stopped, "nobody takes pings without end");
+    assert_eq!(subject.get("click.test", "click.test", "/c/a").status, 302, "others are served");
+}
+
 #[test]
 fn a_reload_takes_tls_settings_whole_or_not_at_all() {
     let subject = Subject::plain();
@@ -894,11 +957,13 @@ fn a_reload_takes_tls_settings_whole_or_not_at_all() {
         fs::write(subject.edge.path("holdfast.toml"), text).unwrap();
         subject.edge.ask(&["reload"])
     };
-    let refused = config("folder = \"nowhere\"\nhello_timeout = \"0s\"");
+    let refused = config("folder = \"elsewhere\"\nhello_timeout = \"0s\"");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    for word in ["tls.folder: \"nowhere\" does not exist", "tls.hello_timeout: found \"0s\""] {
-        assert!(said.contains(word), "{said}");
-    }
+    assert!(said.contains("tls.hello_timeout: found \"0s\""), "{said}");
+    // A folder that is not there takes nothing away.
+    assert!(config("folder = \"nowhere\"").status.success());
+    wait_for("the fault", || (subject.edge.metric("holdfast_certificate_faults", "") >= 1.0).then_some(()));
+    assert_eq!(subject.get("click.test", "click.test", "/c/a").status, 302);
     assert!(config("folder = \"elsewhere\"").status.success());
     subject.wait_shown("click.test", &moved);
     assert!(subject.shown("a.wild.test").is_err(), "its certificate is not in the new folder");
@@ -960,6 +1025,7 @@ impl Frames {
     const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
     const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
     const GOAWAY: u8 = 7;
     const CONTINUATION: u8 = 9;
     const END_STREAM: u8 = 1;
