@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -433,14 +434,9 @@ fn a_certificate_goes_out_and_comes_in_and_the_account_gets_another_key() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no certificate in it"));
     assert!(!edge.log().contains("PRIVATE KEY"));
 
-    let account = || {
-        let entries = fs::read_dir(edge.path("data/acme")).unwrap().map(|entry| entry.unwrap().path());
-        let file = entries.into_iter().find(|path| path.to_string_lossy().contains("account-")).unwrap();
-        fs::read(file).unwrap()
-    };
-    let before = account();
+    let before = fs::read(account(edge)).unwrap();
     edge.tell(&["certs", "change-account-key"]);
-    assert_ne!(account(), before);
+    assert_ne!(fs::read(account(edge)).unwrap(), before);
     assert_eq!(scene.events("account_key_changed"), 1.0);
 }
 
@@ -493,6 +489,13 @@ fn a_name_that_a_file_is_for_is_not_ordered_until_the_file_is_gone() {
     wait_shown(&edge, &client, "click.test");
 }
 
+/// Where an edge keeps its account.
+fn account(edge: &Edge) -> PathBuf {
+    let mut entries = fs::read_dir(edge.path("data/acme")).unwrap().map(|entry| entry.unwrap());
+    let is_account = |name: &str| name.starts_with("account-");
+    entries.find(|entry| entry.file_name().to_str().is_some_and(is_account)).unwrap().path()
+}
+
 /// The first edge makes the account, which the second one gets.
 fn two_edges(cluster: &Cluster, pebble: &Pebble) -> [Edge; 2] {
     let (http, https) = (Port::free(), Port::free());
@@ -502,13 +505,12 @@ fn two_edges(cluster: &Cluster, pebble: &Pebble) -> [Edge; 2] {
     // The authority comes to the other one, whoever orders.
     let two = ordering(&cluster.configuration(SITE), pebble, (&pebble.http, &pebble.https), acme);
     let two = Edge::prepare(&two.replace("edge = \"test\"", "edge = \"two\""), LINKS);
-    let account = |edge: &Edge| {
-        let entries = fs::read_dir(edge.path("data/acme")).ok()?.map(|entry| entry.unwrap().path());
-        entries.into_iter().find(|path| path.to_string_lossy().contains("account-"))
-    };
-    // Its order fails, for nobody answers; its account is there before.
+    // Its order fails, for nobody answers yet; its account is there.
     one.start();
-    let file = wait_for("the account", || account(&one));
+    wait_for("the failure", || {
+        (one.metric("holdfast_acme_events_total", "event=\"failed_name\"") >= 1.0).then_some(())
+    });
+    let file = account(&one);
     fs::create_dir(two.path("data/acme")).unwrap();
     fs::copy(&file, two.path("data/acme").join(file.file_name().unwrap())).unwrap();
     [one, two]
