@@ -892,7 +892,7 @@ fn without_the_folder_of_certificates_http_is_served_and_https_waits() {
     let checked = edge.run(&["check"]);
     assert_eq!(checked.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&checked.stderr).contains("tls.folder"), "{checked:?}");
-    edge.launch(&["serve"]);
+    edge.launch(&[]);
     wait_for("http", || (get(edge.http, "click.test", "/c/a").ok()?.status == 302).then_some(()));
     assert!(edge.log().contains("a certificate file has a fault"), "{}", edge.log());
     fs::rename(edge.path("away"), edge.path("certs")).unwrap();
