@@ -11,7 +11,8 @@ CARGO := cargo
 
 # Debian packages, each written as package:program. The tests use the programs; none is optional.
 TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble
-BENCH_PACKAGES := wrk:wrk nginx-light:nginx sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster
+BENCH_PACKAGES := wrk:wrk nginx-light:nginx haproxy:haproxy sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster
+SOAK_PACKAGES := testssl.sh:testssl
 FUZZ_SECONDS ?= 60
 
 # $(call install,PACKAGES) installs those whose program is missing; who may not install gets their names.
@@ -97,8 +98,9 @@ bench:
 
 # The same tests with many more seeds and rounds; each reads HOLDFAST_SOAK as a factor.
 soak: packages
+	@$(call install,$(SOAK_PACKAGES))
 	@export PATH="$$PATH:/usr/sbin:/sbin"; \
-	HOLDFAST_SOAK=$${HOLDFAST_SOAK:-20} $(CARGO) nextest run --locked --cargo-profile $(PROFILE) --profile soak --workspace
+	HOLDFAST_SOAK=$${HOLDFAST_SOAK:-20} $(CARGO) nextest run --locked --cargo-profile $(PROFILE) --profile soak --run-ignored all --workspace
 
 deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

@@ -1,4 +1,4 @@
-//! Who is measured: the floor, bare hyper, Holdfast and nginx, each started in the same way by every scenario.
+//! Who is measured: the floor, bare hyper, Holdfast, nginx and HAProxy, each started in the same way by every scenario.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use crate::campaign::Campaign;
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
+use crate::haproxy::Haproxy;
 use crate::nginx::Nginx;
 use crate::probe::wait_for_redirect;
 use crate::process::{Running, SERVER};
@@ -29,6 +30,8 @@ pub(crate) enum Name {
     Holdfast,
     /// nginx with a map and a buffered log
     Nginx,
+    /// HAProxy with a map and no log
+    Haproxy,
 }
 
 impl Name {
@@ -38,6 +41,7 @@ impl Name {
             Self::Bare => "hyper",
             Self::Holdfast => "holdfast",
             Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
         }
     }
 
@@ -48,9 +52,13 @@ impl Name {
 
     /// Whether it can take part; says so when it can't.
     pub(crate) fn is_available(self) -> bool {
-        let available = self != Self::Nginx || Nginx::is_installed();
+        let (available, package) = match self {
+            Self::Nginx => (Nginx::is_installed(), "nginx-light"),
+            Self::Haproxy => (Haproxy::is_installed(), "haproxy"),
+            Self::Floor | Self::Bare | Self::Holdfast => (true, ""),
+        };
         if !available {
-            println!("nginx is not installed (Debian's package nginx-light): left out");
+            println!("{} is not installed (Debian's package {package}): left out", self.label());
         }
         available
     }
@@ -78,6 +86,7 @@ impl Setup<'_> {
                 Edge::prepare(&binary, &folder, &self.campaign, self.mode, address)?.start(SERVER)?
             }
             Name::Nginx => Nginx::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
+            Name::Haproxy => Haproxy::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
         };
         // Without links there is one answer for all, which is that of the first.
         let last = if name.has_links() { self.campaign.links - 1 } else { 0 };

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Stream, version};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Stream, version};
 
 use crate::campaign::{Campaign, Targets};
 use crate::click::answering;
 use crate::competitor::{Name, QUIET_PATIENCE, wait_until_ready};
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
+use crate::haproxy::Haproxy;
 use crate::nginx::Nginx;
 use crate::process::{CLIENT, Cores, Running, SERVER, allow_connections, on, output};
 use crate::report::{Spread, Table, append_csv, micros, write_markdown};
@@ -45,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     idle: u32,
     /// Who is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "holdfast,nginx")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "holdfast,nginx,haproxy")]
     competitors: Vec<Name>,
     /// The Holdfast to measure; without it the workspace's is built
     #[arg(long)]
@@ -121,8 +122,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let mut competitors = Vec::new();
     for (&name, port) in arguments.competitors.iter().zip((18_780..).step_by(10)) {
-        if name == Name::Floor {
-            return Err(Failure::new("the floor speaks no TLS"));
+        if matches!(name, Name::Floor | Name::Bare) {
+            return Err(Failure::new(format!("{} speaks no TLS", name.label())));
         }
         if name.is_available() {
             competitors.push(start(arguments, name, &scratch, &campaign, &certificate, port)?);
@@ -164,13 +165,16 @@ fn start(
     // The admin listener of an edge is on the port between.
     let (plain, secured) = (at(port), at(port + 2));
     let folder = scratch.join(name.label());
-    let running = if name == Name::Nginx {
-        Nginx::prepare_secured(&folder, campaign, plain, (secured, &certificate.folder))?.start(SERVER)?
-    } else {
-        let binary = edge::binary(arguments.holdfast.as_deref())?;
-        let edge = Edge::prepare(&binary, &folder, campaign, Mode::Power, plain)?;
-        edge.secure(HOST, secured, &certificate.folder)?;
-        edge.start(SERVER)?
+    let tls = (secured, certificate.folder.as_path());
+    let running = match name {
+        Name::Nginx => Nginx::prepare_secured(&folder, campaign, plain, tls)?.start(SERVER)?,
+        Name::Haproxy => Haproxy::prepare_secured(&folder, campaign, plain, tls)?.start(SERVER)?,
+        Name::Floor | Name::Bare | Name::Holdfast => {
+            let binary = edge::binary(arguments.holdfast.as_deref())?;
+            let edge = Edge::prepare(&binary, &folder, campaign, Mode::Power, plain)?;
+            edge.secure(HOST, secured, &certificate.folder)?;
+            edge.start(SERVER)?
+        }
     };
     let running = wait_until_ready(running, plain, campaign, campaign.links - 1)?;
     Ok(Competitor { name, secured, running, rounds: Default::default(), idle_kib: 0.0 })
@@ -206,8 +210,10 @@ impl Certificate {
         let refused = |error: rustls::Error| Failure::new(format!("the client cannot be made: {error}"));
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).map_err(refused)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // As browsers do: servers that go by the client's order take it, too, so that all speak the same.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&version::TLS13])
             .map_err(refused)?
             .with_root_certificates(roots)
@@ -391,7 +397,8 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
          each. Medians, in brackets the least and the most. CPU is the server's, of all threads but those that \
          deliver and compress behind the answers; a column with × is the median of each round's ratio. The client \
          costs more than the server, so the rate is the client's. Holdfast's journal is in `power` mode: every click \
-         is synced before its answer; nginx writes a buffered log. Idle connections: {} that had one click answered.",
+         is synced before its answer; nginx writes a buffered log, HAProxy none. The client \
+         prefers TLS_AES_128_GCM_SHA256 and X25519 as browsers do, which all of them take. Idle connections: {} that had one click answered.",
         arguments.clients, arguments.rounds, arguments.seconds, arguments.idle,
     );
     println!("\n{}", table.text());

@@ -17,6 +17,7 @@ mod failure;
 mod floor;
 mod growth;
 mod handshake;
+mod haproxy;
 mod idle;
 mod machine;
 mod memory;

@@ -301,6 +301,47 @@ fn versions_older_than_tls_1_2_are_refused_and_nothing_weak_is_offered() {
         let is_aead = cipher.contains("GCM") || cipher.contains("POLY1305");
         assert!(is_sound && is_aead, "{cipher}");
     }
+    // Ours is the order.
+    for preferred in
+        ["TLSv1.3  128 bits  TLS_AES_128_GCM_SHA256", "TLSv1.2  128 bits  ECDHE-ECDSA-AES128-GCM-SHA256"]
+    {
+        assert!(said.contains(&format!("Preferred {preferred}")), "{said}");
+    }
+}
+
+/// What testssl.sh finds of every certificate that a test makes: of an authority without revocation lists, for
+/// longer than a public one would issue it, or ending soon.
+const FINDINGS_OF_A_TEST: [&str; 5] =
+    ["cert_revocation", "cert_validityPeriod", "cert_extlifeSpan", "cert_expirationStatus", "cert_notAfter"];
+
+#[test]
+#[ignore = "takes minutes, and a package that no other test needs: `make soak` runs it"]
+fn testssl_finds_nothing_above_low() {
+    let subject = Subject::plain();
+    let (root, found) = (subject.edge.path("root.pem"), subject.edge.path("testssl.json"));
+    fs::write(&root, &subject.authority.pem).unwrap();
+    let said = Command::new("testssl")
+        .args(["--quiet", "--color", "0", "--warnings", "batch", "--ip", "127.0.0.1"])
+        .arg("--add-ca")
+        .arg(&root)
+        .arg("--jsonfile")
+        .arg(&found)
+        .arg(format!("click.test:{}", subject.edge.https.port()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&said.stdout);
+    let found: Vec<serde_json::Value> =
+        serde_json::from_slice(&fs::read(&found).expect("testssl.sh wrote no findings")).unwrap();
+    let has = |id: &str| found.iter().any(|finding| finding["id"] == id);
+    assert!(found.len() > 100 && has("TLS1_3") && has("heartbleed") && has("cipher_order"), "{said}");
+    let is_above = |finding: &&serde_json::Value| {
+        let severity = finding["severity"].as_str().unwrap_or_default();
+        let id = finding["id"].as_str().unwrap_or_default();
+        ["MEDIUM", "HIGH", "CRITICAL", "FATAL"].contains(&severity)
+            && !FINDINGS_OF_A_TEST.iter().any(|known| id.starts_with(known))
+    };
+    let above: Vec<_> = found.iter().filter(is_above).collect();
+    assert!(above.is_empty(), "{above:#?}");
 }
 
 #[test]
