@@ -191,8 +191,7 @@ impl Follower {
                     self.handle(event);
                     while let Ok(event) = events.try_recv() {
                         if matches!(event, Event::Stop) {
-                            self.sync_log();
-                            return;
+                            return self.finish();
                         }
                         self.handle(event);
                     }
@@ -200,7 +199,14 @@ impl Follower {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
         self.sync_log();
+        if !self.paused {
+            self.domains.finish(clock::now());
+        }
     }
 
     /// Waits for an event, the next look, or the database's word that something changed.

@@ -340,7 +340,7 @@ impl View {
             served: customers.served,
             disabled: customers.disabled,
             absent: customers.absent,
-            refused: customers.refusals.len() as u64 + customers.domains.refused(),
+            refused: customers.refused + customers.domains.refused(),
             held: self.links.status().domains_held.map(Held::of),
         }
     }

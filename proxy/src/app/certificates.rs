@@ -40,6 +40,8 @@ struct Kept {
     store: Result<Store, oneshot::Receiver<(Store, Report)>>,
     /// What the files held when they were read last.
     files: Arc<[Certificate]>,
+    /// The files were read once.
+    was_read: bool,
     issuing: Option<Issuing>,
     /// Until somebody runs it.
     work: Option<Work>,
@@ -94,6 +96,7 @@ impl Certificates {
             board,
             tickets,
             files: Arc::new([]),
+            was_read: false,
             issuing,
             work,
             lock,
@@ -210,8 +213,10 @@ impl Kept {
     }
 
     /// Says which names are wanted, if that has changed.
+    ///
+    /// Not before the files were read once: what they are for must not be ordered.
     fn tell_names(&mut self, now: UnixMillis) {
-        if let Some(issuing) = &mut self.issuing {
+        if let Some(issuing) = self.issuing.as_mut().filter(|_| self.was_read) {
             issuing.look(&self.files, seconds(now));
         }
     }
@@ -245,6 +250,7 @@ impl Kept {
             self.tls.open();
         }
         self.files = Arc::clone(&report.listing);
+        self.was_read = true;
         self.board.publish(report);
     }
 }

@@ -276,7 +276,7 @@ impl Control {
                 let customers = &sites.customers;
                 if let Some(first) = customers.refusals.first() {
                     tracing::warn!(
-                        refused = customers.refusals.len(),
+                        refused = customers.refused,
                         host = &*first.host,
                         reason = &*first.reason,
                         "domains are not served as they ask; see `holdfast domains list`"

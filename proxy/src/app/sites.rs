@@ -121,10 +121,11 @@ fn add_customers(
     let places: HashMap<&str, u32> = config.sites.iter().map(|site| site.name.as_str()).zip(0..).collect();
     let mut variants: HashMap<(u32, &[u8], &str), u32> = HashMap::new();
     let mut refusals = Vec::new();
-    let (mut served, mut disabled, mut absent) = (0, 0, 0);
+    let (mut served, mut disabled, mut absent, mut refused) = (0, 0, 0, 0);
     let mut dressed = HashMap::new();
     for (host, domain) in domains.iter() {
         let mut refuse = |reason: String| {
+            refused += 1;
             if refusals.len() < REFUSALS_MAX {
                 refusals.push(Refusal { host: host.into(), reason: reason.into() });
             }
@@ -192,5 +193,5 @@ fn add_customers(
         absent += u64::from(domain.absent_since.is_some());
     }
     looks.0 = dressed;
-    Customers { domains, served, disabled, absent, refusals }
+    Customers { domains, served, disabled, absent, refused, refusals }
 }

@@ -4,6 +4,9 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use clap::Args;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use super::{Configured, Failure, output};
 use crate::app::{self, Origin, Start};
@@ -116,13 +119,17 @@ pub(super) fn load(file: &Path) -> Result<Config, Failure> {
 
 /// Sends the log to stderr in the configured form.
 pub(super) fn log_to_stderr(config: &Config) {
+    let level = config.log.level;
+    // Libraries warn of what clients send, once for each frame: whoever likes could fill the log.
+    let filter =
+        Targets::new().with_target("holdfast", level).with_target("certs", level).with_default(Level::ERROR);
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(config.log.level)
+        .with_max_level(level)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second call, as in tests, keeps the first subscriber.
     let _ = match config.log.format {
-        LogFormat::Json => subscriber.json().try_init(),
-        LogFormat::Text => subscriber.with_target(false).try_init(),
+        LogFormat::Json => subscriber.json().finish().with(filter).try_init(),
+        LogFormat::Text => subscriber.with_target(false).finish().with(filter).try_init(),
     };
 }

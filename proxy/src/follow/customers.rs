@@ -148,6 +148,12 @@ impl Following {
         Ok(())
     }
 
+    /// Writes what changed, at once: the follower ends.
+    pub(super) fn finish(&mut self, now: UnixMillis) {
+        self.write_at = UnixMillis(0);
+        self.write(now);
+    }
+
     /// Writes what changed; others may write the folder while `self` is paused, so it is not called then.
     pub(super) fn write(&mut self, now: UnixMillis) {
         let is_due = self.write_at <= now || self.write_at > now.after(Duration::from_secs(3600));

@@ -277,8 +277,16 @@ fn begin(core: &Rc<Core>, connections: &Rc<Connections>, stream: TcpStream, peer
     match if is_prefaced { gate.enter_unnamed() } else { gate.enter(peer) } {
         Ok(pass) => {
             let (id, entry) = connections.begin(core.tick());
-            core.counters().accepted.one();
-            let open = Open { core: Rc::clone(core), connections: Rc::clone(connections), id, pass };
+            let mut open = Open {
+                core: Rc::clone(core),
+                connections: Rc::clone(connections),
+                id,
+                pass,
+                is_counted: false,
+            };
+            if !is_prefaced {
+                open.count();
+            }
             if is_prefaced || port == Port::Https {
                 entry.must_end(core.tick() + limits.hello_timeout);
                 tokio::task::spawn_local(prepared(open, entry, stream, (peer, is_prefaced), port));
@@ -307,12 +315,23 @@ struct Open {
     connections: Rc<Connections>,
     id: u64,
     pass: Pass,
+    /// One that a load balancer brings is counted when its client is known and let in.
+    is_counted: bool,
+}
+
+impl Open {
+    fn count(&mut self) {
+        self.core.counters().accepted.one();
+        self.is_counted = true;
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.connections.entries.borrow_mut().remove(&self.id);
-        self.core.counters().closed.one();
+        if self.is_counted {
+            self.core.counters().closed.one();
+        }
         // tokio ends the task of a request that panicked, and nothing else with it.
         if std::thread::panicking() {
             self.core.counters().panics.one();
@@ -346,6 +365,7 @@ async fn prepared(
         if let Err(refusal) = open.pass.name(peer) {
             return open.core.counters().refused(refusal);
         }
+        open.count();
     }
     let core = &open.core;
     if port == Port::Http {

@@ -43,7 +43,9 @@ pub struct Customers {
     pub disabled: u64,
     /// How many of those that are answered for the last load lacked.
     pub absent: u64,
-    /// Those that are not served, or not as they ask, and why.
+    /// How many are not served, or not as they ask.
+    pub refused: u64,
+    /// The first of them, and why.
     pub refusals: Vec<Refusal>,
 }
 

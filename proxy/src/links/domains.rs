@@ -144,7 +144,8 @@ impl Domains {
         }
     }
 
-    /// These domains after a complete load of `rows`; of two rows for one host the later one counts.
+    /// These domains after a complete load of `rows`; of two rows for one host the later one counts, and any
+    /// counts more than a tombstone.
     /// `accepted` is the held load that somebody accepted.
     #[must_use]
     pub fn merged<'a>(
@@ -169,7 +170,7 @@ impl Domains {
                 }
             };
             if row.deleted {
-                next.by_host.remove(&host);
+                // Ends what is known, but no row: a renamed one leaves its old spelling behind.
                 deleted.push(host);
                 continue;
             }

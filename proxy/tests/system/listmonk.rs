@@ -145,9 +145,12 @@ fn links_are_followed_and_go_on_without_the_database() {
     wait_for("the late link in memory", || {
         (edge.metric("holdfast_links", "place=\"overlay\"") >= 3.0).then_some(())
     });
+    let path = |link: &str| format!("/link/{link}/{CAMPAIGN}/{SUBSCRIBER}");
+    // Customers' hosts are Holdfast's own table, beside those of the platform.
+    cluster.sql("insert into holdfast.domains (host, site) values ('brand.test', 'list')");
+    wait_for("the customer's host", || (edge.get("brand.test", "/").status == 404).then_some(()));
     cluster.sql(&format!("update links set url = 'https://example.com/changed' where uuid = '{LINK}'"));
     cluster.kill();
-    let path = |link: &str| format!("/link/{link}/{CAMPAIGN}/{SUBSCRIBER}");
     assert_eq!(edge.get("click.test", &path(late)).header("location"), Some("https://example.com/late"));
     edge.kill();
     edge.start();

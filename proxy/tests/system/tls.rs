@@ -905,6 +905,7 @@ fn the_client_is_the_one_that_a_trusted_load_balancer_or_proxy_names() {
     address("'198.51.100.3'");
     assert!(plain(b"", "").is_err(), "a load balancer that says nothing is not believed");
     assert_eq!(subject.edge.metric("holdfast_refused_total", "proxy_header"), 1.0);
+    assert_eq!(subject.edge.metric("holdfast_connections_total", ""), 3.0, "refused ones are counted as that");
 
     // Before TLS, by version 2 as curl's own load balancer would send it.
     let said =
@@ -977,6 +978,11 @@ fn a_flood_of_pings_costs_others_nothing_and_is_answered_as_fast_as_it_is_read()
     assert_eq!(subject.get("click.test", "click.test", "/c/a").status, 302, "others are served");
     client.send(&get_frame(1));
     assert_eq!(client.find(Frames::HEADERS).expect("an answer").0, 1);
+    // An answer that nobody asked for is no line in the log.
+    client.send(&frame(Frames::PING, 1, 0, &[1; 8]).repeat(1000));
+    client.send(&get_frame(3));
+    assert_eq!(client.find(Frames::HEADERS).expect("an answer").0, 3);
+    assert!(!subject.edge.log().contains("h2::"), "{}", subject.edge.log());
     // Unread, they fill the connection's buffers and wait with the client.
     let mut deaf = Frames::open(&subject);
     deaf.0.sock.set_write_timeout(Some(Duration::from_secs(1))).unwrap();

@@ -25,11 +25,13 @@ impl Database {
             }
             // A standby's snapshots do not name the transactions that still run.
             if let (Some(DomainsSeen(seen)), false) = (seen, self.recovering) {
-                // Rows of transactions that were not over when they were read last.
+                // Rows of transactions that were not over when they were read last, and are now: a dump brings
+                // numbers of another server, which this one reaches some day or never.
                 let oldest = Snapshot::parse(seen)?.watermark().0.to_string();
                 let sql = format!(
                     "SELECT EXISTS (SELECT FROM {}.domains WHERE revision >= $1::xid8
-                         AND NOT pg_visible_in_snapshot(revision, $2::pg_snapshot))",
+                         AND NOT pg_visible_in_snapshot(revision, $2::pg_snapshot)
+                         AND pg_visible_in_snapshot(revision, pg_current_snapshot()))",
                     self.tables
                 );
                 if !talk.one(&sql, &[(&oldest, Type::TEXT), (seen, Type::TEXT)]).await?.get::<_, bool>(0) {
@@ -51,7 +53,14 @@ impl Database {
             });
             Ok(Some((rows.collect(), now)))
         });
-        done.map_err(|trouble| trouble.into_error(self.connection.name(), "reading domains"))
+        done.map_err(|trouble| {
+            let is_about_table = trouble.is_about_statement();
+            match trouble.into_error(self.connection.name(), "reading domains") {
+                // A right or a column that is missing here says nothing of the rest of the database.
+                Error::Unavailable(fault) if is_about_table => Error::NotOurs(fault),
+                error => error,
+            }
+        })
     }
 
     /// Writes some domains in one transaction; doing it again changes nothing.

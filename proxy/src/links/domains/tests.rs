@@ -60,6 +60,21 @@ fn disabled_deleted_and_changed_rows_are_taken_at_once() {
     assert!(!again.is_change);
 }
 
+/// A host was renamed to its plain spelling: the tombstone of the old one is the same host, comes later, and
+/// took it away.
+#[test]
+fn a_tombstone_in_another_spelling_takes_no_row_away() {
+    let tombstone = Row { deleted: true, ..row("click.brand.test.") };
+    for rows in [[row("click.brand.test"), tombstone], [tombstone, row("click.brand.test")]] {
+        assert_eq!(
+            hosts(&of(["click.brand.test"]).merged(rows, &settings(), None, NOW).domains),
+            ["click.brand.test"]
+        );
+    }
+    let gone = of(["click.brand.test"]).merged([tombstone], &settings(), None, NOW);
+    assert!(gone.domains.is_empty() && gone.held.is_none());
+}
+
 #[test]
 fn an_emptied_table_takes_nothing_until_it_is_accepted_and_a_month_has_passed() {
     let known = of(["a.example", "b.example"]);
