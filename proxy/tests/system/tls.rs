@@ -905,7 +905,11 @@ fn the_client_is_the_one_that_a_trusted_load_balancer_or_proxy_names() {
     address("'198.51.100.3'");
     assert!(plain(b"", "").is_err(), "a load balancer that says nothing is not believed");
     assert_eq!(subject.edge.metric("holdfast_refused_total", "proxy_header"), 1.0);
-    assert_eq!(subject.edge.metric("holdfast_connections_total", ""), 3.0, "refused ones are counted as that");
+    assert_eq!(
+        subject.edge.metric("holdfast_connections_total", ""),
+        3.0,
+        "refused ones are counted as that"
+    );
 
     // Before TLS, by version 2 as curl's own load balancer would send it.
     let said =
