@@ -245,12 +245,12 @@ impl Follower {
             };
             self.vitals.observe(signal, now);
             self.sync_log();
-            self.domains.write(now);
         } else if !self.vitals.database_is_up() {
             self.connection = None;
             // Whatever was done to the database in a window is seen by a complete load only.
             self.after_window |= matches!(self.vitals.published().load().database, Health::Window { .. });
         }
+        self.domains.write(now);
         self.report();
     }
 

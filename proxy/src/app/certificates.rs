@@ -113,11 +113,6 @@ impl Certificates {
         } else {
             tracing::error!("the folder of certificates does not answer; https waits for it, http does not");
         }
-        // All that is stored is read: what is not there yet can be ordered, and an authority's check for it
-        // comes in by these listeners.
-        if kept.issuing.is_some() {
-            kept.tls.open();
-        }
         kept.tell_names(now);
         Ok(Self(Some(kept)))
     }
@@ -246,7 +241,8 @@ impl Kept {
             tracing::info!(file = %file.display(), fault, "a certificate file has that fault no more");
         }
         self.told = told;
-        if report.certificates > 0 && !self.tls.is_open() {
+        // With an authority, what is not there yet can be ordered, and its check comes in by these listeners.
+        if (report.certificates > 0 || self.issuing.is_some()) && !self.tls.is_open() {
             self.tls.open();
         }
         self.files = Arc::clone(&report.listing);

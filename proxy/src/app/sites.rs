@@ -154,6 +154,7 @@ fn add_customers(
             None if namespace.is_empty() && domain.brand.is_empty() => base,
             None => {
                 let mut variant = site.clone();
+                let mut is_sound = true;
                 if own_namespace {
                     match namespaces.intern(namespace) {
                         Ok(id) => (variant.namespace, variant.namespace_name) = (id, namespace.into()),
@@ -177,14 +178,19 @@ fn add_customers(
                             dressed.insert(look, pages);
                         }
                         // The host must be answered for, whatever its pages look like.
-                        Err(fault) => refuse(format!(
-                            "its pages look like the site's, for its brand is faulty: {fault}"
-                        )),
+                        Err(fault) => {
+                            is_sound = false;
+                            refuse(format!(
+                                "its pages look like the site's, for its brand is faulty: {fault}"
+                            ));
+                        }
                     }
                 }
                 let place = u32::try_from(sites.len()).expect("domains are bounded far below");
                 sites.push(variant);
-                variants.insert((base, namespace, &*domain.brand), place);
+                if is_sound {
+                    variants.insert((base, namespace, &*domain.brand), place);
+                }
                 place
             }
         };

@@ -139,15 +139,7 @@ impl Import {
 
 /// Holds a row against what an edge with this configuration would serve; its host in its one spelling.
 fn check_row(row: &DomainRow, config: &Config) -> Result<Box<str>, String> {
-    let host = domains::check(&Row {
-        host: &row.host,
-        site: &row.site,
-        namespace: &row.namespace,
-        brand: &row.brand,
-        disabled: row.disabled,
-        deleted: row.deleted,
-    })
-    .map_err(|fault| format!("host {:?}: {fault}", row.host))?;
+    let host = domains::check(&Row::from(row)).map_err(|fault| format!("host {:?}: {fault}", row.host))?;
     let Some(site) = config.sites.iter().find(|site| site.name == row.site) else {
         let known: Vec<_> = config.sites.iter().map(|site| format!("{:?}", site.name)).collect();
         return Err(format!(

@@ -108,14 +108,7 @@ impl Following {
         }
         let Some((rows, seen)) = read else { return Ok(()) };
         self.seen = Some(seen);
-        let rows = rows.iter().map(|row| Row {
-            host: &row.host,
-            site: &row.site,
-            namespace: &row.namespace,
-            brand: &row.brand,
-            disabled: row.disabled,
-            deleted: row.deleted,
-        });
+        let rows = rows.iter().map(Row::from);
         let merged = self.known.load().merged(rows, settings, self.accepted.as_ref(), now);
         if let Some(held) = merged.held.filter(|held| self.held != Some(*held)) {
             tracing::error!(

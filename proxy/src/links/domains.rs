@@ -15,6 +15,7 @@ use std::fmt;
 
 use super::guard::{self, Counts, Held, Verdict};
 use super::namespaces::NAME_BYTES_MAX;
+use crate::database::DomainRow;
 use crate::event::UnixMillis;
 use crate::route::HostPattern;
 
@@ -63,6 +64,13 @@ pub struct Row<'a> {
     pub disabled: bool,
     /// Whether it was deleted.
     pub deleted: bool,
+}
+
+impl<'a> From<&'a DomainRow> for Row<'a> {
+    fn from(row: &'a DomainRow) -> Self {
+        let DomainRow { host, site, namespace, brand, disabled, deleted } = row;
+        Self { host, site, namespace, brand, disabled: *disabled, deleted: *deleted }
+    }
 }
 
 /// A row that was not taken.
@@ -118,12 +126,6 @@ impl Domains {
         self.by_host.is_empty()
     }
 
-    /// How many the last load lacked.
-    #[must_use]
-    pub fn absent(&self) -> usize {
-        self.by_host.values().filter(|domain| domain.absent_since.is_some()).count()
-    }
-
     /// The first rows that the last load could not take.
     #[must_use]
     pub fn refusals(&self) -> &[Refusal] {
@@ -158,20 +160,24 @@ impl Domains {
         let mut next = Self::default();
         let mut deleted = Vec::new();
         for row in rows {
-            let host = match check(&row) {
+            let host = match spelled(row.host) {
                 Ok(host) => host,
                 Err(reason) => {
                     next.refuse(row.host, reason);
-                    // It goes on as it was: what is wrong with the row need not be wrong with the host.
-                    if let Some((host, known)) = self.by_host.get_key_value(row.host) {
-                        next.by_host.insert(host.clone(), known.clone());
-                    }
                     continue;
                 }
             };
             if row.deleted {
                 // Ends what is known, but no row: a renamed one leaves its old spelling behind.
                 deleted.push(host);
+                continue;
+            }
+            if let Err(reason) = check_bounds(&row) {
+                next.refuse(&host, reason);
+                // It goes on as it was: what is wrong with the row need not be wrong with the host.
+                if let Some(known) = self.get(&host) {
+                    next.by_host.insert(host, known.clone());
+                }
                 continue;
             }
             if next.by_host.len() >= settings.domains_max && !self.by_host.contains_key(&host) {
@@ -235,18 +241,30 @@ impl Domains {
     }
 }
 
-/// The host in its one spelling.
+/// The row's host in its one spelling.
 ///
 /// # Errors
 /// What is wrong with the row, in words for people.
 pub fn check(row: &Row<'_>) -> Result<Box<str>, String> {
-    let host = match HostPattern::parse(row.host).map_err(|fault| fault.to_string())? {
-        HostPattern::Exact(host) => String::from_utf8(host.into()).map_err(|_| "no host name".to_owned())?,
-        HostPattern::Below(_) => {
-            return Err("a wildcard; a customer's domain is one host, wildcards stand in the configuration"
-                .to_owned());
+    let host = spelled(row.host)?;
+    check_bounds(row)?;
+    Ok(host)
+}
+
+/// A host in its one spelling.
+fn spelled(host: &str) -> Result<Box<str>, String> {
+    match HostPattern::parse(host).map_err(|fault| fault.to_string())? {
+        HostPattern::Exact(host) => {
+            String::from_utf8(host.into()).map(Into::into).map_err(|_| "no host name".to_owned())
         }
-    };
+        HostPattern::Below(_) => {
+            Err("a wildcard; a customer's domain is one host, wildcards stand in the configuration"
+                .to_owned())
+        }
+    }
+}
+
+fn check_bounds(row: &Row<'_>) -> Result<(), String> {
     if row.site.is_empty() || row.site.len() > SITE_BYTES_MAX {
         return Err(format!(
             "the name of its site has {} bytes; allowed: 1 to {SITE_BYTES_MAX}",
@@ -262,7 +280,7 @@ pub fn check(row: &Row<'_>) -> Result<Box<str>, String> {
     if row.brand.len() > BRAND_BYTES_MAX {
         return Err(format!("its brand has {} bytes; allowed: up to {BRAND_BYTES_MAX}", row.brand.len()));
     }
-    Ok(host.into())
+    Ok(())
 }
 
 #[cfg(test)]
