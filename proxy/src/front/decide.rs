@@ -118,10 +118,17 @@ pub(super) fn decide_all(
                     Err(Panicked) => done(place, Step::Turned(broken(core, seen, question.now))),
                 }
             }
-            let found = seen.links.get_all(&keys);
-            for ((&place, asked), found) in places.iter().zip(asked).zip(found) {
+            // Should that panic, each looks for its own.
+            let together = guarded(core, || seen.links.get_all(&keys)).ok();
+            for (n, ((&place, asked), key)) in places.iter().zip(asked).zip(keys).enumerate() {
                 let Some((question, asked)) = asked else { continue };
-                let step = guarded(core, || conclude(core, seen, question, asked, found, None));
+                let step = guarded(core, || {
+                    let found = match &together {
+                        Some(found) => found[n],
+                        None => key.and_then(|(namespace, token)| seen.links.get(namespace, token)),
+                    };
+                    conclude(core, seen, question, asked, found, None)
+                });
                 done(place, step.unwrap_or_else(|Panicked| Step::Turned(broken(core, seen, question.now))));
             }
         }
