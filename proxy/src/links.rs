@@ -93,7 +93,7 @@ impl Links {
     #[must_use]
     pub fn get_all(&self, asked: &[Option<(NamespaceId, &[u8])>; TOGETHER]) -> [Option<Found<'_>>; TOGETHER] {
         let mut found = self.table.get_all(asked);
-        if self.overlay.len() > 0 {
+        if !self.overlay.is_empty() {
             for (found, asked) in found.iter_mut().zip(asked) {
                 if let Some(entry) = asked.and_then(|(namespace, token)| self.overlay.get(namespace, token)) {
                     *found = Some(entry.found());
