@@ -79,7 +79,7 @@ pub use work::Work;
 /// Handshakes that wait for a certificate at the same time.
 const SEATS: usize = 1024;
 impl UnixSeconds {
-    fn plus(self, seconds: i64) -> Self {
+    pub(crate) fn plus(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))
     }
 }
@@ -280,8 +280,13 @@ pub struct Acme {
 impl Acme {
     /// Replaces the names that are to have certificates without anybody demanding them: those of the
     /// configuration, and those of the customers once they are known. Texts that can't have one are
-    /// given back with the reason. Certificates of names that are gone are served to their end.
-    pub fn wanted<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<(String, NameFault)> {
+    /// given back with the reason. Certificates of names that are gone are served to their end, and so are
+    /// those of names that were demanded once and that `is_covered` by another certificate now.
+    pub fn wanted<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        is_covered: impl Fn(&str) -> bool,
+    ) -> Vec<(String, NameFault)> {
         let mut faults = Vec::new();
         let mut wanted = HashSet::new();
         for text in names {
@@ -292,7 +297,7 @@ impl Acme {
                 Err(fault) => faults.push((text.to_owned(), fault)),
             }
         }
-        self.shared.plan().wanted(wanted, self.shared.now());
+        self.shared.plan().wanted(wanted, is_covered, self.shared.now());
         self.shared.nudge.notify_one();
         faults
     }
@@ -325,7 +330,8 @@ impl Acme {
             let now = shared.now();
             let demand =
                 if first { shared.plan().demand(name, known, now) } else { shared.plan().look(name, now) };
-            first = false;
+            // A name that must wait for its domain is not let in before.
+            first = known && matches!(demand, Demand::Later { .. });
             match demand {
                 Demand::Held => return Demanded::Ready,
                 Demand::Joined => shared.nudge.notify_one(),
@@ -405,12 +411,18 @@ impl Acme {
         let (mut record, served) = Record::imported(pem).map_err(ImportFault::Damaged)?;
         let now = self.shared.now();
         let name = record.name.clone();
+        let (from, until) = (served.pair.chain.from, served.pair.chain.until);
+        let held_until = self.shared.plan().held(name.as_str()).map(|held| held.until);
+        let held_until = held_until.filter(|&held| now <= held);
+        if !served.pair.chain.covers(now) || held_until.is_some_and(|held| until < held) {
+            let held_until = held_until.filter(|_| served.pair.chain.covers(now));
+            return Err(ImportFault::Worse { held_until, from, until });
+        }
         let renew_at =
             plan::renewal(served.pair.chain.from, served.pair.chain.until, self.shared.parts.seed, &name);
         record.renew_at = renew_at;
         record.directory.clone_from(&self.shared.config.authority.directory);
         self.shared.parts.storage.write(&entry(&name), &record.encode()).map_err(ImportFault::Storage)?;
-        let (from, until) = (served.pair.chain.from, served.pair.chain.until);
         // Whether this authority issued it is not known, so it is not asked for a renewal window.
         let held = Held { from, until, renew_at, id: None };
         self.shared.parts.issued.put(vec![(name.as_str().into(), served.pair)], now);
@@ -501,6 +513,15 @@ pub enum Demanded {
 pub enum ImportFault {
     /// What is given can't be served.
     Damaged(Damage),
+    /// Its dates do not hold now, or it ends before the one that is served.
+    Worse {
+        /// What is served, if anything is, to its end.
+        held_until: Option<UnixSeconds>,
+        /// From when the given one is good.
+        from: UnixSeconds,
+        /// Until when.
+        until: UnixSeconds,
+    },
     /// It can't be stored.
     Storage(io::Error),
 }
@@ -508,6 +529,18 @@ pub enum ImportFault {
 impl fmt::Display for ImportFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Worse { held_until: None, from, until } => {
+                write!(
+                    f,
+                    "its dates do not hold now: it is good from {} to {}, in unix seconds",
+                    from.0, until.0
+                )
+            }
+            Self::Worse { held_until: Some(held), until, .. } => write!(
+                f,
+                "it ends before the one that is there: at {} and at {}, in unix seconds",
+                until.0, held.0
+            ),
             Self::Damaged(damage) => damage.fmt(f),
             Self::Storage(_) => f.write_str("it can't be stored"),
         }
@@ -517,7 +550,7 @@ impl fmt::Display for ImportFault {
 impl std::error::Error for ImportFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Damaged(_) => None,
+            Self::Damaged(_) | Self::Worse { .. } => None,
             Self::Storage(error) => Some(error),
         }
     }

@@ -130,7 +130,8 @@ impl Store {
             Some(folder) => self.folder.read(folder, now),
             None => Ok(false),
         };
-        let is_stale = self.taken.is_none_or(|taken| taken.is_hasty || now < taken.at || now >= taken.until);
+        let is_stale = self.taken.is_none_or(|taken| taken.is_hasty || now < taken.at || now >= taken.until)
+            || self.published.has_turned(now);
         let mut unread = None;
         let changed = match read {
             Ok(changed) => changed || is_stale,

@@ -25,6 +25,8 @@ struct Sources {
     /// The name whose certificate stands for others'.
     default: Option<Box<str>>,
     issued: HashMap<Box<str>, Arc<Pair>>,
+    /// When a date of what was issued is reached next, which the index does not notice by itself.
+    issued_turns_at: Option<UnixSeconds>,
 }
 
 impl Published {
@@ -36,9 +38,17 @@ impl Published {
         });
     }
 
+    /// Whether a date of what was issued was reached since the index was made.
+    pub(crate) fn has_turned(&self, now: UnixSeconds) -> bool {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.issued_turns_at.is_some_and(|at| at <= now)
+    }
+
     fn publish(&self, now: UnixSeconds, change: impl FnOnce(&mut Sources)) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut sources);
+        let dates = sources.issued.values().flat_map(|pair| [pair.chain.from, pair.chain.until.plus(1)]);
+        sources.issued_turns_at = dates.filter(|&date| date > now).min();
         let pairs = sources.files.iter().chain(sources.issued.values());
         self.index.store(Arc::new(Index::of(pairs, sources.default.as_deref(), now)));
     }

@@ -14,6 +14,12 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Three quarters of it, at the same pace: whoever keeps to this leaves the rest to others.
+    pub(crate) fn most(self) -> Self {
+        let part = |whole: u32| (whole / 4 * 3 + whole % 4 * 3 / 4).max(1);
+        Self { count: part(self.count), seconds: part(self.seconds) }
+    }
+
     /// As many costs as there may be at once.
     fn window_ms(self) -> i64 {
         self.cost_ms() * i64::from(self.count.max(1))
@@ -39,9 +45,17 @@ impl Gauge {
         now.max(UnixSeconds(free_ms.div_euclid(1000) + i64::from(free_ms.rem_euclid(1000) != 0)))
     }
 
-    /// Counts one that happened at `at`; to be called in the order of time.
+    /// Counts one that happened at `at`; to be called in the order of time. Never more than the rate is
+    /// counted: what happened beyond it is no reason to wait for longer than the rate's time.
     pub(crate) fn charge(&mut self, rate: Rate, at: UnixSeconds) {
-        self.clear_at_ms = self.clear_at_ms.max(at.0.saturating_mul(1000)).saturating_add(rate.cost_ms());
+        let at_ms = at.0.saturating_mul(1000);
+        let clear_at_ms = self.clear_at_ms.max(at_ms).saturating_add(rate.cost_ms());
+        self.clear_at_ms = clear_at_ms.min(at_ms.saturating_add(rate.window_ms()));
+    }
+
+    /// Takes back a [`Gauge::charge`] for what did not happen.
+    pub(crate) fn refund(&mut self, rate: Rate) {
+        self.clear_at_ms = self.clear_at_ms.saturating_sub(rate.cost_ms());
     }
 
     pub(crate) fn is_clear(self, now: UnixSeconds) -> bool {
@@ -57,11 +71,16 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// The longest wait after so many failures in a row.
+    pub(crate) fn seconds_of(self, failures: u32) -> i64 {
+        let doublings = failures.saturating_sub(1).min(30);
+        self.first_seconds.saturating_mul(1 << doublings).min(self.seconds_max)
+    }
+
     /// The wait after so many failures in a row: the last quarter of it is left to chance, so that
     /// what failed together is not repeated together.
     pub(crate) fn seconds(self, failures: u32, chance: Chance) -> i64 {
-        let doublings = failures.saturating_sub(1).min(30);
-        let whole = self.first_seconds.saturating_mul(1 << doublings).min(self.seconds_max);
+        let whole = self.seconds_of(failures);
         whole - chance.below(whole / 4 + 1)
     }
 }

@@ -20,7 +20,8 @@ pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// # Cancel safety
 /// Each future may be dropped at any time; a name that stays taken is free after its lease.
 pub trait OrderLock: Send + Sync + 'static {
-    /// Takes `name` for the time of `lease`, unless another edge has it.
+    /// Takes `name` for the time of `lease` from now on, unless another edge has it. This edge may have it
+    /// already.
     fn take(&self, name: &str, lease: Duration) -> Waiting<'_, Result<Taken, LockFault>>;
 
     /// Gives `name` back; what can't be given back ends with its lease.

@@ -16,13 +16,16 @@
 //! - A name without permission never leaves this file as something to do.
 //! - At most `orders_at_once` orders run, one while the authority is not well; one of the places is
 //!   kept for renewals, and a renewal that is late goes before everything else.
-//! - A failure of the authority or of this machine is not counted against the name.
+//! - A failure of the authority or of this machine is not counted against the name, and what never came
+//!   to the authority counts against no rate.
+//! - Names that are there by demand leave a quarter of every rate to those that are wanted.
 //! - Entries that exist by demand only are bounded by `demanded_max`; all others were given by who
 //!   owns the configuration.
 
 mod words;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use super::gate::{Gate, GateBounds, Pass, Verdict};
 use super::limit::{Backoff, Chance, Gauge};
@@ -51,6 +54,9 @@ const RETRY_AFTER_SECONDS_MAX: i64 = 7 * 24 * 3600;
 /// shorter: where the authority's clock or ours is wrong, it looks due as soon as it is there.
 const AGAIN_SECONDS_MIN: i64 = 6 * 3600;
 
+/// A name that somebody says no to, and that is served, is asked about again after so long.
+const ASK_AGAIN: i64 = 24 * 3600;
+
 /// A name that was let in on demand and has failed so often is forgotten for the time of its back-off.
 const DEMANDED_FAILURES_MAX: u32 = 3;
 
@@ -68,6 +74,11 @@ pub(crate) fn renewal(from: UnixSeconds, until: UnixSeconds, seed: u64, name: &N
     let lifetime = (until.0 - from.0).max(0);
     let earlier = Chance::of(seed, (name, until)).below(lifetime / 20 + 1);
     from.plus(lifetime / 3 * 2 - earlier)
+}
+
+/// How long a name rests after so many failures in a row.
+pub(crate) fn wait_of_name(failures: u32) -> Duration {
+    Duration::from_secs(NAME_BACKOFF.seconds_of(failures).unsigned_abs())
 }
 
 #[derive(Default)]
@@ -198,8 +209,27 @@ impl Plan {
         }
     }
 
-    /// Replaces the set of names that are wanted without anybody demanding them.
-    pub(crate) fn wanted(&mut self, wanted: HashSet<Name>, now: UnixSeconds) {
+    /// Replaces the set of names that are wanted without anybody demanding them. A name that `is_covered` by
+    /// another certificate is there by demand no longer.
+    pub(crate) fn wanted(
+        &mut self,
+        wanted: HashSet<Name>,
+        is_covered: impl Fn(&str) -> bool,
+        now: UnixSeconds,
+    ) {
+        let covered: Vec<Name> = self
+            .names
+            .iter()
+            .filter(|(name, entry)| entry.demanded && is_covered(name.as_str()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in covered {
+            if let Some(entry) = self.names.get_mut(&name) {
+                entry.demanded = false;
+                self.demanded -= 1;
+            }
+            self.file(&name, now);
+        }
         let gone: Vec<Name> = self
             .names
             .iter()
@@ -238,7 +268,7 @@ impl Plan {
         if !known {
             return Demand::Unknown(self.gate.pass(name, now));
         }
-        if self.admit(name, now) { self.joined(name, now) } else { Demand::Full }
+        self.enter(name, now)
     }
 
     /// What a handshake meets that has asked for the name before and waits: asks for nothing.
@@ -255,8 +285,7 @@ impl Plan {
     pub(crate) fn answered(&mut self, name: &Name, verdict: Verdict, now: UnixSeconds) -> Demand {
         self.gate.answered(name, verdict, now);
         match verdict {
-            Verdict::Yes if self.admit(name, now) => self.joined(name, now),
-            Verdict::Yes => Demand::Full,
+            Verdict::Yes => self.enter(name, now),
             Verdict::Down => Demand::Unknown(Pass::Down { until: now }),
             Verdict::No => {
                 Demand::Unknown(Pass::Refused { until: now.plus(i64::from(self.bounds.refused_seconds)) })
@@ -327,6 +356,14 @@ impl Plan {
         if set == Set::Renewal {
             self.running_renewals -= 1;
         }
+        if ended.is_unordered() {
+            self.authority.gauge.refund(self.bounds.per_authority);
+            if set == Set::Urgent {
+                let rate = self.bounds.per_domain;
+                self.domain(name).gauge.refund(rate);
+            }
+        }
+        let Some(entry) = self.names.get_mut(name) else { return };
         match ended {
             Ended::Issued(held) => {
                 self.authority.is_well();
@@ -334,6 +371,12 @@ impl Plan {
                 self.take_up(name, held, now);
             }
             Ended::Adopted(held) => self.take_up(name, held, now),
+            // One wrong answer must not end a name that is served: it is asked about until it has ended.
+            Ended::NotPermitted
+                if entry.held.as_ref().is_some_and(|held| now.plus(ASK_AGAIN) <= held.until) =>
+            {
+                entry.not_before = Some(now.plus(ASK_AGAIN));
+            }
             Ended::NotPermitted => {
                 if std::mem::take(&mut entry.demanded) {
                     self.demanded -= 1;
@@ -413,7 +456,12 @@ impl Plan {
             refused: self.gate.refused(),
             asking: self.gate.asking(),
             paused_until: self.authority.paused_until.filter(|until| *until > now),
-            ends_first: self.names.values().filter_map(|entry| Some(entry.held.as_ref()?.until)).min(),
+            ends_first: self
+                .names
+                .values()
+                .filter(|entry| entry.permitted())
+                .filter_map(|entry| Some(entry.held.as_ref()?.until))
+                .min(),
             renewal_next: self.renewals.first().map(|(at, _)| *at),
         }
     }
@@ -507,12 +555,16 @@ impl Plan {
 
     /// Starts it, or files it anew for when its domain may have one.
     fn start(&mut self, set: Set, name: &Name, now: UnixSeconds) -> Option<Start> {
-        let free_at = self.domain_free_at(name, set, now);
+        let free_at = self.free_at(name, set, now);
         if free_at > now {
-            if let Some(entry) = self.names.get_mut(name) {
-                entry.not_before = Some(free_at);
+            let entry = self.names.get_mut(name)?;
+            entry.not_before = Some(free_at);
+            if entry.wanted || entry.held.is_some() {
+                self.file(name, now);
+            } else {
+                // Whoever wants it comes again; until then it takes nobody's room.
+                self.remove(name);
             }
-            self.file(name, now);
             return None;
         }
         self.unfile(name);
@@ -536,15 +588,25 @@ impl Plan {
 
     fn joined(&self, name: &Name, now: UnixSeconds) -> Demand {
         let not_before = self.names.get(name).and_then(|entry| entry.not_before).unwrap_or(now);
-        let until = not_before.max(self.opens_at(now)).max(self.domain_free_at(name, Set::Urgent, now));
+        let until = not_before.max(self.opens_at(now)).max(self.free_at(name, Set::Urgent, now));
         if until > now { Demand::Later { until } } else { Demand::Joined }
     }
 
-    fn domain_free_at(&self, name: &Name, set: Set, now: UnixSeconds) -> UnixSeconds {
-        let Some(domain) = self.domains.get(name.registrable()) else { return now };
-        let paused = domain.paused_until.unwrap_or(now);
-        let rated = if set == Set::Urgent { domain.gauge.free_at(self.bounds.per_domain, now) } else { now };
-        paused.max(rated)
+    /// When the rates let the name be ordered, its domain's above all.
+    fn free_at(&self, name: &Name, set: Set, now: UnixSeconds) -> UnixSeconds {
+        let domain = self.domains.get(name.registrable());
+        let paused = domain.and_then(|domain| domain.paused_until).unwrap_or(now).max(now);
+        if set != Set::Urgent {
+            return paused;
+        }
+        let Bounds { per_domain, per_authority, .. } = self.bounds;
+        let gauge = domain.map(|domain| domain.gauge).unwrap_or_default();
+        paused.max(if self.names.get(name).is_some_and(|entry| entry.wanted) {
+            gauge.free_at(per_domain, now)
+        } else {
+            let authority = self.authority.gauge.free_at(per_authority.most(), now);
+            gauge.free_at(per_domain.most(), now).max(authority)
+        })
     }
 
     fn slots(&self) -> usize {
@@ -555,6 +617,15 @@ impl Plan {
     fn opens_at(&self, now: UnixSeconds) -> UnixSeconds {
         let rated = self.authority.gauge.free_at(self.bounds.per_authority, now);
         rated.max(self.authority.paused_until.unwrap_or(now))
+    }
+
+    /// Lets a name in that may have a certificate, unless it would only wait and take others' room.
+    fn enter(&mut self, name: &Name, now: UnixSeconds) -> Demand {
+        let free_at = self.free_at(name, Set::Urgent, now);
+        if free_at > now {
+            return Demand::Later { until: free_at };
+        }
+        if self.admit(name, now) { self.joined(name, now) } else { Demand::Full }
     }
 
     fn admit(&mut self, name: &Name, now: UnixSeconds) -> bool {
@@ -594,11 +665,11 @@ impl Plan {
     }
 
     /// A point of the suggested window, or what was fixed when the certificate was issued; never so
-    /// late that less than a sixth of the lifetime is left.
+    /// late that less than a third of the lifetime is left.
     fn renew_at(&self, name: &Name, entry: &Entry, held: &Held) -> UnixSeconds {
         let Some((start, end)) = entry.window else { return held.renew_at };
         let into = Chance::of(self.seed, (name, start, end)).below(end.0.saturating_sub(start.0));
-        start.plus(into).min(held.until.plus(-(held.seconds() / 6)))
+        start.plus(into).min(held.until.plus(-(held.seconds() / 3)))
     }
 
     fn unfile(&mut self, name: &Name) {

@@ -17,7 +17,7 @@ use super::load::entry;
 use super::lock::{OrderLock, Taken};
 use super::name::Name;
 use super::order::{Wish, order};
-use super::plan::{Blame, Ended, Held, Start, Window, renewal};
+use super::plan::{self, Blame, Ended, Held, Start, Window, renewal};
 use super::record::{Origin, Record, Served};
 use crate::UnixSeconds;
 
@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(30);
 const STORE_SECONDS: i64 = 10;
 /// A name is taken for longer than its order may take, so that nobody else begins one meanwhile.
 const LEASE_MORE: Duration = Duration::from_secs(300);
+/// A name that failed is kept from other edges for as long as it rests here, and no longer than this, so
+/// that whoever mended it need not know which edge had tried.
+const FAILED_LEASE_MAX: Duration = Duration::from_secs(1800);
 /// How long the other edges' table may take to answer.
 const LOCK_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -305,8 +308,18 @@ impl Job {
             Taken::Theirs => return Err(Failure::taken()),
         }
         let ended = self.ordered_alone(&*lock).await;
+        let name = self.name.as_str();
         // Not within its bound: the lease will end it.
-        let _ = tokio::time::timeout(LOCK_DEADLINE, lock.release(self.name.as_str())).await;
+        match &ended {
+            // Another edge would fail as this one did, and authorities count failures.
+            Err(Failure { blame: Blame::Name, .. }) => {
+                let wait = plan::wait_of_name(self.attempt + 1).min(FAILED_LEASE_MAX);
+                let _ = tokio::time::timeout(LOCK_DEADLINE, lock.take(name, wait)).await;
+            }
+            _ => {
+                let _ = tokio::time::timeout(LOCK_DEADLINE, lock.release(name)).await;
+            }
+        }
         ended
     }
 

@@ -21,6 +21,8 @@ use crate::https;
 enum Says {
     /// Yes to names that begin with `customer`.
     Customers,
+    /// That whoever asks has to say who that is.
+    Unauthorized,
     Everything,
     Nothing,
 }
@@ -52,6 +54,7 @@ impl Application {
                         silent.push(stream);
                         continue;
                     }
+                    Says::Unauthorized => "401 Unauthorized",
                     Says::Customers if !line.contains("domain=customer") => "404 Not Found",
                     Says::Customers | Says::Everything => "200 OK",
                 };
@@ -96,6 +99,18 @@ async fn a_name_that_the_application_knows_is_issued_in_its_first_handshake() {
 }
 
 #[tokio::test]
+async fn an_application_that_does_not_let_us_ask_has_refused_nobody() {
+    let folder = tempdir().unwrap();
+    let fake = Fake::start(folder.path()).await;
+    let application = Application::start(Says::Unauthorized).await;
+    let edge = Edge::start(folder.path(), application.config(&fake));
+    assert_eq!(edge.acme.demand("customer1.example").await, Demanded::NoAnswer);
+    application.says(Says::Customers);
+    edge.forward(1);
+    assert_eq!(edge.acme.demand("customer1.example").await, Demanded::Ready);
+}
+
+#[tokio::test]
 async fn a_name_of_the_snapshot_is_issued_without_a_question() {
     let folder = tempdir().unwrap();
     let fake = Fake::start(folder.path()).await;
@@ -125,7 +140,7 @@ async fn a_flood_of_unknown_names_while_nobody_answers_leaves_known_ones_alone()
         strangers.spawn(async move { acme.demand(&format!("a{number}.stranger{number}.example")).await });
     }
     assert_eq!(edge.acme.demand("click.brand.example").await, Demanded::Ready, "in the middle of it");
-    edge.acme.wanted(["news.brand.example"]);
+    edge.acme.wanted(["news.brand.example"], |_| false);
     edge.log.until("issued", 2).await;
     while let Some(told) = strangers.join_next().await {
         assert!(matches!(told.unwrap(), Demanded::Busy | Demanded::NoAnswer));

@@ -29,7 +29,7 @@ async fn a_name_that_points_elsewhere_fails_alone_and_comes_once_it_points_here(
     pebble.point_elsewhere("elsewhere.brand.test");
     let edge = Edge::start(folder.path(), Config::new(pebble.authority()));
     site.answering.with(&edge.acme);
-    edge.acme.wanted(["elsewhere.brand.test", "click.brand.test"]);
+    edge.acme.wanted(["elsewhere.brand.test", "click.brand.test"], |_| false);
     let failed = edge.log.until("failed_name", 1).await;
     let (_, told) = why(&failed[0]);
     assert!(told.starts_with("the authority could not connect to the name"), "{told}");
@@ -54,7 +54,7 @@ async fn when_one_way_of_proving_fails_the_next_attempt_takes_the_other() {
     config.ways = vec![Way::Http01, Way::TlsAlpn01];
     let edge = Edge::start(folder.path(), config);
     site.answering.with(&edge.acme);
-    edge.acme.wanted(["click.brand.test"]);
+    edge.acme.wanted(["click.brand.test"], |_| false);
     edge.log.until("failed_name", 1).await;
     edge.forward(1);
     edge.log.until("issued", 1).await;
@@ -67,12 +67,12 @@ async fn an_authority_that_goes_and_comes_back_without_memory_is_got_along_with(
     let mut pebble = Pebble::start(folder.path(), site.http, site.tls, Setup::default());
     let edge = Edge::start(folder.path(), Config::new(pebble.authority()));
     site.answering.with(&edge.acme);
-    edge.acme.wanted(["a.brand.test"]);
+    edge.acme.wanted(["a.brand.test"], |_| false);
     edge.log.until("issued", 1).await;
     let (trust, token) = (pebble.trust(), edge.acme.http01("token"));
 
     pebble.kill();
-    edge.acme.wanted(["a.brand.test", "b.brand.test"]);
+    edge.acme.wanted(["a.brand.test", "b.brand.test"], |_| false);
     let failed = edge.log.until("failed_authority", 1).await;
     assert!(why(&failed[0]).1.contains("no connection"), "{}", failed[0]);
     assert!(edge.acme.status().paused_until.is_some());
@@ -97,7 +97,7 @@ async fn a_wait_that_the_authority_asks_for_is_kept() {
     let fake = Fake::start(folder.path()).await;
     fake.set(|answer| answer.limited = Some(7200));
     let edge = Edge::start(folder.path(), Config::new(fake.authority()));
-    edge.acme.wanted(["click.brand.test"]);
+    edge.acme.wanted(["click.brand.test"], |_| false);
     let failed = edge.log.until("failed_limited", 1).await;
     let (blame, told) = why(&failed[0]);
     assert_eq!(blame, Blame::Domain { retry_after: Some(7200) });
@@ -128,7 +128,7 @@ async fn a_chain_that_is_not_what_was_ordered_is_never_served() {
         let fake = Fake::start(folder.path()).await;
         fake.set(set);
         let edge = Edge::start(folder.path(), Config::new(fake.authority()));
-        edge.acme.wanted(["click.brand.test"]);
+        edge.acme.wanted(["click.brand.test"], |_| false);
         let failed = edge.log.until_any(&["failed_name", "failed_authority"], 1).await;
         assert!(why(&failed[0]).1.ends_with(expected), "{}", failed[0]);
         assert!(!edge.serves("click.brand.test", &fake.trust()));
@@ -141,7 +141,7 @@ async fn renewal_follows_the_window_and_names_what_it_replaces() {
     let folder = tempdir().unwrap();
     let fake = Fake::start(folder.path()).await;
     let edge = Edge::start(folder.path(), Config::new(fake.authority()));
-    edge.acme.wanted(["click.brand.test"]);
+    edge.acme.wanted(["click.brand.test"], |_| false);
     edge.log.until("issued", 1).await;
     // The window is from the sixtieth day on, which is after every two thirds of ninety.
     let from = edge.listed("click.brand.test").validity.unwrap().0;
@@ -174,7 +174,7 @@ async fn a_profile_is_asked_for() {
     let mut authority = fake.authority();
     authority.profile = Some("shortlived".to_owned());
     let edge = Edge::start(folder.path(), Config::new(authority));
-    edge.acme.wanted(["click.brand.test"]);
+    edge.acme.wanted(["click.brand.test"], |_| false);
     edge.log.until("issued", 1).await;
     assert_eq!(fake.seen().profiles, [Some("shortlived".to_owned())]);
 }
@@ -187,7 +187,7 @@ async fn an_authority_that_does_not_answer_is_given_up_in_time() {
     let mut config = Config::new(fake.authority());
     config.request_deadline = Duration::from_millis(100);
     let edge = Edge::start(folder.path(), config);
-    edge.acme.wanted(["click.brand.test"]);
+    edge.acme.wanted(["click.brand.test"], |_| false);
     let failed = edge.log.until("failed_authority", 1).await;
     assert!(why(&failed[0]).1.contains("no answer within 0.1 s"), "{}", failed[0]);
 }
@@ -200,7 +200,7 @@ async fn an_authority_whose_certificate_nobody_vouches_for_is_not_talked_to() {
     let other = Fake::start(stranger.path()).await;
     let authority = Authority { roots: other.authority().roots, ..fake.authority() };
     let edge = Edge::start(folder.path(), Config::new(authority));
-    edge.acme.wanted(["click.brand.test"]);
+    edge.acme.wanted(["click.brand.test"], |_| false);
     let failed = edge.log.until("failed_authority", 1).await;
     assert!(why(&failed[0]).1.contains("no TLS"), "{}", failed[0]);
     assert_eq!(fake.seen().profiles.len(), 0);
@@ -246,10 +246,10 @@ async fn what_can_not_be_stored_is_served_all_the_same_and_told() {
     let shared: Arc<dyn Storage> = storage.clone();
     let setting = Setting { storage: Some(shared), ..Setting::default() };
     let edge = Edge::with(folder.path(), Config::new(fake.authority()), setting);
-    edge.acme.wanted(["a.brand.test"]);
+    edge.acme.wanted(["a.brand.test"], |_| false);
     edge.log.until("issued", 1).await;
     storage.full.store(true, Ordering::Relaxed);
-    edge.acme.wanted(["a.brand.test", "b.brand.test"]);
+    edge.acme.wanted(["a.brand.test", "b.brand.test"], |_| false);
     edge.log.until("issued", 2).await;
     assert_eq!(edge.log.of("fault").len(), 1, "{:#?}", edge.log.events());
     assert!(edge.serves("b.brand.test", &fake.trust()));
@@ -269,7 +269,7 @@ async fn while_another_process_has_the_storage_nothing_is_ordered_or_written() {
     let fake = Fake::start(folder.path()).await;
     fake.set(|answer| answer.silent = true);
     let edge = Edge::start(folder.path(), Config::new(fake.authority()));
-    edge.acme.wanted(["a.brand.test"]);
+    edge.acme.wanted(["a.brand.test"], |_| false);
     while edge.acme.status().running == 0 {
         tokio::task::yield_now().await;
     }
@@ -278,7 +278,7 @@ async fn while_another_process_has_the_storage_nothing_is_ordered_or_written() {
     assert!(ended[0].to_string().contains("take over"), "{}", ended[0]);
     fake.set(|answer| answer.silent = false);
     edge.forward(1);
-    edge.acme.wanted(["a.brand.test", "b.brand.test"]);
+    edge.acme.wanted(["a.brand.test", "b.brand.test"], |_| false);
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     assert!(edge.acme.import(&other).is_err());
     assert_eq!((edge.log.of("issued").len(), edge.acme.status().running), (0, 0));

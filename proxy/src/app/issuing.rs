@@ -84,7 +84,7 @@ impl Issuing {
             let below = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
             covered.contains(host) || below.is_some_and(|below| covered.contains(below.as_str()))
         };
-        let faults = self.acme.wanted(known.hosts().filter(|host| !is_covered(host)));
+        let faults = self.acme.wanted(known.hosts().filter(|host| !is_covered(host)), is_covered);
         let mut unordered = BTreeSet::new();
         for (host, why) in &faults {
             if !self.unordered.contains(host) {
@@ -166,6 +166,7 @@ fn tell(event: &Event, board: &Board, lock_fault: &Mutex<Option<String>>) {
             *lock_fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
             tracing::info!("{event}");
         }
-        Event::Account(_) | Event::NotPermitted { .. } | Event::Stored { .. } => tracing::info!("{event}"),
+        Event::NotPermitted { .. } => tracing::warn!("{event}"),
+        Event::Account(_) | Event::Stored { .. } => tracing::info!("{event}"),
     }
 }

@@ -367,11 +367,25 @@ impl Cluster {
         wait_for(name, || (self.sql_in("postgres", &format!("show {name}")) == value).then_some(()));
     }
 
-    /// Runs `begin; {sql}` in a session that stays open until what is returned is dropped.
+    /// Runs `begin; {sql}` in a session that stays open until what is returned is dropped. A session that the
+    /// server ends, for it would wait for an edge that waits for it, is begun again.
     pub fn hold(&self, sql: &str) -> Session {
+        let mut session = self.holder(sql);
+        wait_for("the session to hold what it shall", || {
+            if session.child.try_wait().expect("psql's state").is_some() {
+                session = self.holder(sql);
+            }
+            let sql = "select count(*) from pg_stat_activity
+                       where application_name = 'holder' and state = 'idle in transaction'";
+            (self.sql_in("postgres", sql) != "0").then_some(())
+        });
+        session
+    }
+
+    fn holder(&self, sql: &str) -> Session {
         let mut child = self
             .client("psql")
-            .args(["-X", "-q", "-d", "holdfast"])
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "holdfast"])
             .env("PGAPPNAME", "holder")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -380,13 +394,7 @@ impl Cluster {
             .expect("psql runs");
         let mut input = child.stdin.take().expect("piped");
         writeln!(input, "begin; {sql};").expect("psql reads");
-        let session = Session { child, input: Some(input) };
-        wait_for("the session to hold what it shall", || {
-            let sql = "select count(*) from pg_stat_activity
-                       where application_name = 'holder' and state = 'idle in transaction'";
-            (self.sql_in("postgres", sql) != "0").then_some(())
-        });
-        session
+        Session { child, input: Some(input) }
     }
 
     /// Takes all connections that edges may have, until what is returned is dropped.

@@ -112,7 +112,7 @@ impl World {
 #[test]
 fn thousands_of_names_are_ordered_once_and_renewed_in_time_for_years() {
     let mut world = World::new(bounds());
-    world.plan.wanted(names(2000), NOW);
+    world.plan.wanted(names(2000), |_| false, NOW);
     world.run(NOW.plus(DAY), |name, now| Ended::Issued(no_windows(now, name)));
     assert_eq!(world.orders.len(), 2000);
     world.orders.clear();
@@ -148,7 +148,7 @@ fn at_most_so_many_orders_run_and_a_place_is_kept_for_renewals() {
     plan.restore(vec![(old.clone(), no_windows(NOW.plus(-70 * DAY), &old), false)], NOW);
     let mut wanted = names(100);
     wanted.insert(old.clone());
-    plan.wanted(wanted, NOW);
+    plan.wanted(wanted, |_| false, NOW);
     let started = ordered(&plan.next(NOW));
     assert_eq!(started.len(), 4);
     assert!(started.contains(&old), "a renewal that is due has a place beside a hundred new names");
@@ -164,14 +164,14 @@ fn a_late_renewal_goes_before_everything_else() {
     plan.restore(vec![(late.clone(), no_windows(NOW.plus(-85 * DAY), &late), false)], NOW);
     let mut wanted = names(10);
     wanted.insert(late.clone());
-    plan.wanted(wanted, NOW);
+    plan.wanted(wanted, |_| false, NOW);
     assert_eq!(ordered(&plan.next(NOW)), [late]);
 }
 
 #[test]
 fn the_rate_of_the_authority_is_kept() {
     let mut world = World::new(Bounds { per_authority: Rate { count: 30, seconds: 3600 }, ..bounds() });
-    world.plan.wanted(names(300), NOW);
+    world.plan.wanted(names(300), |_| false, NOW);
     world.run(NOW.plus(20 * 3600), |name, now| Ended::Issued(no_windows(now, name)));
     assert_eq!(world.orders.len(), 300);
     let took = world.orders[299].0.0 - NOW.0;
@@ -183,7 +183,7 @@ fn the_rate_of_a_registrable_domain_holds_its_own_names_only() {
     let mut world = World::new(Bounds { per_domain: Rate { count: 5, seconds: 7 * 86400 }, ..bounds() });
     let mut wanted: HashSet<Name> = (0..50).map(|number| name(&format!("c{number}.brand.co.uk"))).collect();
     wanted.insert(name("click.other.co.uk"));
-    world.plan.wanted(wanted, NOW);
+    world.plan.wanted(wanted, |_| false, NOW);
     world.run(NOW.plus(3600), |name, now| Ended::Issued(no_windows(now, name)));
     assert_eq!(world.orders.len(), 6);
     assert!(world.orders.iter().any(|(_, name)| name.as_str() == "click.other.co.uk"));
@@ -200,7 +200,7 @@ fn the_rate_of_a_registrable_domain_holds_its_own_names_only() {
 #[test]
 fn an_authority_that_is_down_for_days_is_asked_ever_less_and_then_serves_all() {
     let mut world = World::new(bounds());
-    world.plan.wanted(names(500), NOW);
+    world.plan.wanted(names(500), |_| false, NOW);
     let back = NOW.plus(3 * DAY);
     world.run(back, |_, _| failed(Blame::Authority { retry_after: None }));
     let tries = world.orders.len();
@@ -215,7 +215,7 @@ fn an_authority_that_is_down_for_days_is_asked_ever_less_and_then_serves_all() {
 #[test]
 fn while_the_authority_is_not_well_one_order_tries() {
     let mut plan = plan(bounds());
-    plan.wanted(names(100), NOW);
+    plan.wanted(names(100), |_| false, NOW);
     let started = ordered(&plan.next(NOW));
     assert_eq!(started.len(), 8);
     for name in &started {
@@ -230,10 +230,10 @@ fn while_the_authority_is_not_well_one_order_tries() {
 #[test]
 fn a_wait_that_the_authority_asks_for_is_kept() {
     let mut plan = plan(bounds());
-    plan.wanted([name("a.example")].into(), NOW);
+    plan.wanted([name("a.example")].into(), |_| false, NOW);
     let started = ordered(&plan.next(NOW));
     plan.ended(&started[0], failed(Blame::Authority { retry_after: Some(5000) }), NOW);
-    plan.wanted([name("a.example"), name("b.example")].into(), NOW);
+    plan.wanted([name("a.example"), name("b.example")].into(), |_| false, NOW);
     assert_eq!(plan.wake(NOW), Some(NOW.plus(5000)));
     assert!(plan.next(NOW.plus(4999)).is_empty());
     assert_eq!(ordered(&plan.next(NOW.plus(5000))), [name("b.example")]);
@@ -243,7 +243,7 @@ fn a_wait_that_the_authority_asks_for_is_kept() {
 fn a_limit_of_one_domain_holds_that_domain_and_of_two_the_account() {
     let mut plan = plan(Bounds { orders_at_once: 1, ..bounds() });
     let limited = || failed(Blame::Domain { retry_after: Some(7200) });
-    plan.wanted([name("a.one.example"), name("b.one.example"), name("a.two.example")].into(), NOW);
+    plan.wanted([name("a.one.example"), name("b.one.example"), name("a.two.example")].into(), |_| false, NOW);
     let first = ordered(&plan.next(NOW)).remove(0);
     plan.ended(&first, limited(), NOW);
     let mut others = Vec::new();
@@ -254,7 +254,7 @@ fn a_limit_of_one_domain_holds_that_domain_and_of_two_the_account() {
     }
     assert_eq!(others.len(), 1);
     // Two domains: the account is what was limited.
-    plan.wanted([name("a.three.example")].into(), NOW);
+    plan.wanted([name("a.three.example")].into(), |_| false, NOW);
     assert!(plan.next(NOW.plus(7199)).is_empty());
     assert_eq!(ordered(&plan.next(NOW.plus(7200))).len(), 1);
 }
@@ -265,7 +265,7 @@ fn a_name_that_fails_is_tried_ever_less_and_holds_nobody_up() {
     let mut wanted = names(20);
     let bad = name("elsewhere.brand.example");
     wanted.insert(bad.clone());
-    world.plan.wanted(wanted, NOW);
+    world.plan.wanted(wanted, |_| false, NOW);
     world.run(NOW.plus(DAY), |name, now| {
         if *name == bad { failed(Blame::Name) } else { Ended::Issued(no_windows(now, name)) }
     });
@@ -285,7 +285,7 @@ fn a_name_on_which_the_authority_breaks_holds_nobody_up() {
     let poison = name("poison.brand.example");
     let mut wanted = names(100);
     wanted.insert(poison.clone());
-    world.plan.wanted(wanted, NOW);
+    world.plan.wanted(wanted, |_| false, NOW);
     world.run(NOW.plus(3600), |name, now| {
         let broken = failed(Blame::Authority { retry_after: None });
         if *name == poison { broken } else { Ended::Issued(no_windows(now, name)) }
@@ -297,7 +297,7 @@ fn a_name_on_which_the_authority_breaks_holds_nobody_up() {
 fn a_name_is_tried_at_once_when_somebody_asks_for_that() {
     let mut plan = plan(bounds());
     let bad = name("elsewhere.brand.example");
-    plan.wanted([bad.clone()].into(), NOW);
+    plan.wanted([bad.clone()].into(), |_| false, NOW);
     plan.next(NOW);
     plan.ended(&bad, failed(Blame::Name), NOW);
     assert!(plan.next(NOW).is_empty());
@@ -321,7 +321,7 @@ fn nothing_is_done_for_a_name_before_somebody_permits_it() {
     assert!(matches!(plan.demand(&unknown, false, NOW), Demand::Unknown(Pass::Refused { .. })));
     assert!(plan.next(NOW).is_empty() && plan.list().is_empty());
     // Then it comes with the snapshot.
-    plan.wanted([unknown.clone()].into(), NOW);
+    plan.wanted([unknown.clone()].into(), |_| false, NOW);
     assert_eq!(plan.demand(&unknown, false, NOW), Demand::Joined);
     assert_eq!(ordered(&plan.next(NOW)), [unknown]);
 }
@@ -344,7 +344,7 @@ fn a_permitted_name_is_ordered_and_joined_by_those_who_come_later() {
 fn a_flood_of_unknown_names_while_nobody_answers_leaves_known_names_alone() {
     let mut plan = plan(bounds());
     let known = names(10);
-    plan.wanted(known.clone(), NOW);
+    plan.wanted(known.clone(), |_| false, NOW);
     let mut asked = 0;
     for number in 0..100_000 {
         let stranger = name(&format!("a{number}.stranger.example"));
@@ -372,7 +372,7 @@ fn whoever_says_yes_to_all_fills_no_more_than_its_room() {
     }
     assert_eq!((plan.list().len(), full), (50, 950));
     // The configured ones still have theirs.
-    plan.wanted(names(100), NOW);
+    plan.wanted(names(100), |_| false, NOW);
     assert_eq!(plan.list().len(), 150);
 }
 
@@ -403,25 +403,44 @@ fn a_demanded_name_is_asked_about_again_before_its_renewal() {
     let due = NOW.plus(60 * DAY);
     assert!(confirm(plan.next(due)));
     plan.ended(&new, Ended::NotPermitted, due);
-    assert!(plan.next(due.plus(DAY)).is_empty());
-    assert_eq!(plan.demand(&new, false, due), Demand::Held, "it is served to its end");
+    assert!(plan.next(due.plus(DAY - 1)).is_empty());
+    let asked_again = due.plus(DAY);
+    assert!(confirm(plan.next(asked_again)), "one wrong answer does not end it");
+    plan.ended(&new, Ended::Issued(no_windows(asked_again, &new)), asked_again);
+    assert_eq!(plan.held("new.example").map(|held| held.until), Some(asked_again.plus(LIFETIME)));
+}
+
+#[test]
+fn a_demanded_name_that_is_refused_day_after_day_is_served_to_its_end_and_forgotten() {
+    let mut world = World::new(bounds());
+    let new = name("new.example");
+    world.plan.demand(&new, false, NOW);
+    world.plan.answered(&new, Verdict::Yes, NOW);
+    world.run(NOW.plus(LIFETIME), |name, now| match now {
+        NOW => Ended::Issued(no_windows(NOW, name)),
+        _ => Ended::NotPermitted,
+    });
+    assert!((29..=36).contains(&world.orders.len()), "{}: once a day", world.orders.len());
+    assert_eq!(world.plan.demand(&new, false, NOW.plus(LIFETIME - 1)), Demand::Held, "to its end");
+    assert_eq!(world.plan.demanded, 0);
+    assert_eq!(world.plan.status(world.now).ends_first, None, "nobody is alarmed about it");
     let gone = NOW.plus(LIFETIME + 30 * DAY);
-    assert_eq!(plan.next(gone), [Start::Forget { name: new }]);
-    assert_eq!(plan.status(gone).names, 0);
+    assert_eq!(world.plan.next(gone), [Start::Forget { name: new }]);
+    assert_eq!(world.plan.status(gone).names, 0);
 }
 
 #[test]
 fn a_name_that_is_wanted_no_longer_is_served_to_its_end_and_not_renewed() {
     let mut plan = plan(bounds());
     let [stays, goes] = [name("stays.example"), name("goes.example")];
-    plan.wanted([stays.clone(), goes.clone()].into(), NOW);
+    plan.wanted([stays.clone(), goes.clone()].into(), |_| false, NOW);
     for name in ordered(&plan.next(NOW)) {
         plan.ended(&name, Ended::Issued(no_windows(NOW, &name)), NOW);
     }
-    plan.wanted([stays.clone()].into(), NOW);
+    plan.wanted([stays.clone()].into(), |_| false, NOW);
     assert_eq!(ordered(&plan.next(NOW.plus(80 * DAY))), [stays]);
     assert!(!plan.renew(&goes, NOW));
-    plan.wanted([goes.clone()].into(), NOW.plus(81 * DAY));
+    plan.wanted([goes.clone()].into(), |_| false, NOW.plus(81 * DAY));
     assert_eq!(ordered(&plan.next(NOW.plus(81 * DAY))), [goes]);
 }
 
@@ -430,7 +449,7 @@ fn the_authoritys_window_moves_the_renewal_within_reason() {
     let new = name("new.example");
     let at = |start: i64, end: i64| {
         let mut plan = plan(bounds());
-        plan.wanted([new.clone()].into(), NOW);
+        plan.wanted([new.clone()].into(), |_| false, NOW);
         plan.next(NOW);
         plan.ended(&new, Ended::Issued(held_from(NOW, &new)), NOW);
         assert_eq!(plan.next(NOW), [Start::Window { name: new.clone(), id: "id.new.example".into() }]);
@@ -441,7 +460,7 @@ fn the_authoritys_window_moves_the_renewal_within_reason() {
     };
     assert!((10 * DAY..11 * DAY).contains(&at(10 * DAY, 11 * DAY)));
     assert_eq!(at(-2 * DAY, -DAY), 6 * 3600, "soon: it will be revoked");
-    assert_eq!(at(200 * DAY, 201 * DAY), 75 * DAY, "never after five sixths");
+    assert_eq!(at(200 * DAY, 201 * DAY), 60 * DAY, "never after two thirds");
     let fixed = renewal(NOW, NOW.plus(LIFETIME), 1, &new).0 - NOW.0;
     assert_eq!(at(11 * DAY, 10 * DAY), fixed, "a window that ends before it begins is none");
 }
@@ -449,7 +468,7 @@ fn the_authoritys_window_moves_the_renewal_within_reason() {
 #[test]
 fn an_authority_without_windows_is_asked_for_one_once() {
     let mut plan = plan(bounds());
-    plan.wanted(names(100), NOW);
+    plan.wanted(names(100), |_| false, NOW);
     let mut asked = 0;
     for turn in 0..1000 {
         for start in plan.next(NOW.plus(turn)) {
@@ -475,7 +494,7 @@ fn a_renewal_names_what_it_replaces() {
     let mut plan = plan(bounds());
     let old = name("old.example");
     plan.restore(vec![(old.clone(), held_from(NOW.plus(-61 * DAY), &old), false)], NOW);
-    plan.wanted([old.clone()].into(), NOW);
+    plan.wanted([old.clone()].into(), |_| false, NOW);
     let order =
         plan.next(NOW).into_iter().find(|start| matches!(start, Start::Order { .. })).expect("an order");
     let replaces = Some("id.old.example".into());
@@ -485,7 +504,7 @@ fn a_renewal_names_what_it_replaces() {
 #[test]
 fn a_certificate_that_is_due_as_soon_as_it_is_there_is_not_ordered_over_and_over() {
     let mut world = World::new(bounds());
-    world.plan.wanted([name("a.example")].into(), NOW);
+    world.plan.wanted([name("a.example")].into(), |_| false, NOW);
     // The authority's clock is eighty days behind ours.
     world.run(NOW.plus(DAY - 1), |name, now| Ended::Issued(no_windows(now.plus(-80 * DAY), name)));
     assert_eq!(world.orders.len(), 4);
@@ -494,7 +513,7 @@ fn a_certificate_that_is_due_as_soon_as_it_is_there_is_not_ordered_over_and_over
 #[test]
 fn a_lock_that_is_held_elsewhere_costs_the_name_nothing() {
     let mut world = World::new(bounds());
-    world.plan.wanted([name("a.example")].into(), NOW);
+    world.plan.wanted([name("a.example")].into(), |_| false, NOW);
     world.run(NOW.plus(3600), |_, _| failed(Blame::Lock));
     assert!((120..400).contains(&world.orders.len()), "{}", world.orders.len());
     let listed = world.plan.list().remove(0);
@@ -504,12 +523,90 @@ fn a_lock_that_is_held_elsewhere_costs_the_name_nothing() {
 }
 
 #[test]
+fn a_lock_that_is_held_elsewhere_spends_none_of_the_rates() {
+    let rates = Bounds::default();
+    let mut world = World::new(rates);
+    let waiting: HashSet<Name> = (0..20).map(|number| name(&format!("c{number}.brand.example"))).collect();
+    world.plan.wanted(waiting, |_| false, NOW);
+    world.run(NOW.plus(6 * 3600), |_, _| failed(Blame::Lock));
+    assert!(world.orders.len() > rates.per_domain.count as usize * 4, "{}", world.orders.len());
+    let back = world.now;
+    world.orders.clear();
+    world.run(back.plus(3600), |name, now| Ended::Issued(no_windows(now, name)));
+    assert_eq!(world.orders.len(), 20, "as if nothing had been");
+}
+
+#[test]
+fn a_name_that_another_edge_has_ordered_spends_none_of_the_rates() {
+    let per_authority = Rate { count: 10, seconds: 3600 };
+    let mut world = World::new(Bounds { per_authority, ..bounds() });
+    world.plan.wanted(names(100), |_| false, NOW);
+    world.run(NOW.plus(60), |name, now| Ended::Adopted(no_windows(now, name)));
+    assert_eq!(world.orders.len(), 100);
+}
+
+#[test]
+fn strangers_below_a_known_domain_leave_room_and_rate_to_those_that_are_wanted() {
+    let per_domain = Rate { count: 20, seconds: 7 * 86400 };
+    let mut world = World::new(Bounds { per_domain, ..bounds() });
+    for number in 0..1000 {
+        let stranger = name(&format!("a{number}.brand.example"));
+        world.plan.demand(&stranger, true, NOW);
+        world.run(NOW, |name, now| Ended::Issued(no_windows(now, name)));
+    }
+    assert_eq!(world.orders.len(), 15, "three quarters of what the domain may have");
+    let later = world.plan.demand(&name("a999.brand.example"), true, NOW);
+    assert!(matches!(later, Demand::Later { .. }), "{later:?}");
+    assert_eq!(world.plan.list().len(), 15, "who must wait takes nobody's room");
+    // Of another domain, somebody permits a name; and of this one, three are configured.
+    assert_eq!(world.plan.demand(&name("click.other.example"), true, NOW), Demand::Joined);
+    let wanted: HashSet<Name> = (0..3).map(|number| name(&format!("c{number}.brand.example"))).collect();
+    world.plan.wanted(wanted, |_| false, NOW);
+    world.run(NOW, |name, now| Ended::Issued(no_windows(now, name)));
+    assert_eq!(world.orders.len(), 19);
+}
+
+#[test]
+fn a_demanded_name_that_a_file_covers_is_ordered_no_more() {
+    let mut world = World::new(bounds());
+    let [held, waits, other] =
+        [name("held.brand.example"), name("waits.brand.example"), name("held.other.example")];
+    for name in [&held, &other] {
+        world.plan.demand(name, true, NOW);
+    }
+    world.run(NOW, |name, now| Ended::Issued(no_windows(now, name)));
+    world.plan.demand(&waits, true, NOW);
+    world.plan.wanted(HashSet::new(), |name| name.ends_with(".brand.example"), NOW);
+    assert_eq!(world.plan.demanded, 1);
+    world.run(NOW.plus(LIFETIME), |name, now| Ended::Issued(no_windows(now, name)));
+    let renewed: Vec<&Name> = world.orders.iter().skip(2).map(|(_, name)| name).collect();
+    assert_eq!(renewed, [&other]);
+    assert_eq!(world.plan.demand(&held, true, NOW), Demand::Held, "served to its end");
+}
+
+#[test]
+fn a_restart_with_more_certificates_than_the_rate_waits_for_no_longer_than_the_rates_time() {
+    let per_domain = Rate { count: 10, seconds: 86400 };
+    let mut plan = plan(Bounds { per_domain, ..bounds() });
+    let stored: Vec<_> = (0..500)
+        .map(|number| name(&format!("c{number}.brand.example")))
+        .map(|name| (name.clone(), no_windows(NOW.plus(-60), &name), false))
+        .collect();
+    plan.restore(stored, NOW);
+    let new = name("new.brand.example");
+    plan.wanted([new.clone()].into(), |_| false, NOW);
+    assert!(plan.next(NOW).is_empty());
+    assert!(plan.wake(NOW).is_some_and(|at| at < NOW.plus(86400)), "{:?}", plan.wake(NOW));
+    assert!(ordered(&plan.next(NOW.plus(86400))).contains(&new));
+}
+
+#[test]
 fn what_was_issued_before_a_restart_counts_against_the_rates() {
     let bounds = Bounds { per_authority: Rate { count: 10, seconds: 3600 }, ..bounds() };
     let mut plan = plan(bounds);
     let stored = names(10).into_iter().map(|name| (name.clone(), no_windows(NOW.plus(-60), &name), false));
     plan.restore(stored.collect(), NOW);
-    plan.wanted([name("new.example")].into(), NOW);
+    plan.wanted([name("new.example")].into(), |_| false, NOW);
     assert!(plan.next(NOW).is_empty());
     assert_eq!(plan.wake(NOW), Some(NOW.plus(300)));
     assert_eq!(ordered(&plan.next(NOW.plus(300))).len(), 1);
@@ -536,7 +633,7 @@ fn any_course_of_events_keeps_the_books() {
             match chance(9) {
                 0 => {
                     let wanted = (0..chance(12)).map(|number| name(&format!("n{number}.brand1.example")));
-                    world.plan.wanted(wanted.collect(), now);
+                    world.plan.wanted(wanted.collect(), |_| false, now);
                 }
                 1 | 2 => {
                     if world.plan.demand(&any, chance(4) == 0, now) == Demand::Unknown(Pass::Ask) {

@@ -94,6 +94,17 @@ pub(crate) enum Ended {
     NotPermitted,
 }
 
+impl Ended {
+    /// Whether the authority has seen nothing of it.
+    pub(super) fn is_unordered(&self) -> bool {
+        match self {
+            Self::Adopted(_) | Self::NotPermitted => true,
+            Self::Failed { blame, .. } => matches!(blame, Blame::Another | Blame::Lock),
+            Self::Issued(_) => false,
+        }
+    }
+}
+
 /// Who has to change for the next try to succeed, which decides when and for whom that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
