@@ -133,6 +133,22 @@ mod tests {
         assert!(published.index.load().find("click.brand.example").is_none());
     }
 
+    /// An issued certificate that ended went on being shown, where a file's wildcard was there and nothing else
+    /// was published.
+    #[test]
+    fn a_date_of_what_was_issued_makes_the_index_stale() {
+        let published = Arc::new(Published::default());
+        let issued = Issued(Arc::clone(&published));
+        assert!(!published.has_turned(NOW));
+        let pair = pair(2030);
+        let until = pair.chain.until;
+        issued.put(vec![("click.brand.example".into(), pair)], NOW);
+        assert!(!published.has_turned(until));
+        assert!(published.has_turned(until.plus(1)));
+        published.files(Vec::new(), None, until.plus(1));
+        assert!(!published.has_turned(until.plus(2)), "said once");
+    }
+
     /// A host went from one type of key to another, or from a file of its own to a wildcard, and the old
     /// file stays where it is: it ended, and was shown to every client.
     #[test]

@@ -251,7 +251,7 @@ impl State {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test has no other clock")]
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 

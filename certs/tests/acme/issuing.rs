@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use certs::acme::{Binding, Config, Event, Way};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::tempdir;
 
 use crate::edge::Edge;
-use crate::fake::Fake;
+use crate::fake::{Fake, now};
 use crate::pebble::{Pebble, Setup};
 use crate::site::Site;
 
@@ -176,7 +176,7 @@ async fn what_is_imported_is_never_worse_than_what_is_there() {
     let folder = tempdir().unwrap();
     let fake = Fake::start(folder.path()).await;
     let edge = Edge::start(folder.path(), Config::new(fake.authority()));
-    let today = SystemTime::now();
+    let today = now();
     let pair = |from: i64, until: i64| {
         let mut params = CertificateParams::new(vec!["click.brand.test".to_owned()]).unwrap();
         let [from, until] = [from, until].map(|days| {
