@@ -130,7 +130,7 @@ pub async fn serve(listener: Listener, guard: Arc<Guard>, view: Arc<status::View
 async fn answer(
     request: Request<Incoming>,
     guard: &Guard,
-    view: &status::View,
+    view: &Arc<status::View>,
     commands: &Commands,
 ) -> Response<Full<Bytes>> {
     if let Err((status, why)) = guard.admit(request.method(), request.headers()) {
@@ -139,6 +139,14 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     match (request.method().clone(), path.as_str()) {
+        // Of many, these take longer than the control thread may be away.
+        (Method::GET | Method::HEAD, "/certificates" | "/domains") => {
+            let view = Arc::clone(view);
+            let looked = tokio::task::spawn_blocking(move || look(&view, &path, &query)).await;
+            looked.unwrap_or_else(|error| {
+                said(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() }))
+            })
+        }
         (Method::GET | Method::HEAD, _) => look(view, &path, &query),
         (_, _) => {
             let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {

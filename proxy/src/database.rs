@@ -26,7 +26,7 @@ mod text;
 pub(crate) mod tests;
 
 pub use books::{Audit, BatchRow, Held};
-pub use domains::{DomainRow, DomainsSeen};
+pub use domains::{DomainRow, DomainsSeen, Unread};
 pub use error::{Error, Fault};
 pub use hits::{CommitError, Committed, Delivery, Hit, KnownJournal, Refusal, Reject, Twice};
 pub use links::{Changes, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};
@@ -35,6 +35,7 @@ pub use source::Source;
 pub use text::{escape, unescape};
 
 use crate::event::UnixMillis;
+use domains::EachDomain;
 use links::Each;
 use std::time::Duration;
 use uuid::Uuid;
@@ -103,12 +104,13 @@ pub fn create(source: &Source, now: UnixMillis) -> Result<Database, Error> {
     }
 }
 
-/// The SQL of every step from nothing to the schema of this release, in order.
+/// The SQL of every step from the schema with the number `found` (0 for none) to that of this release, in
+/// order; each is a transaction that notes that it was taken.
 #[must_use]
-pub fn steps(source: &Source) -> Vec<String> {
+pub fn steps(source: &Source, found: u32) -> Vec<String> {
     match source {
-        Source::Sqlite(_) => sqlite::steps(),
-        Source::Postgres(settings) => postgres::steps(settings),
+        Source::Sqlite(_) => sqlite::steps(found),
+        Source::Postgres(settings) => postgres::steps(settings, found),
     }
 }
 
@@ -160,6 +162,34 @@ impl Database {
         match self {
             Self::Sqlite(_) => true,
             Self::Postgres(database) => database.keeps_hits(),
+        }
+    }
+
+    /// The number of the schema that was found when this database was opened or last migrated.
+    #[must_use]
+    pub fn schema(&self) -> u32 {
+        each!(self, database => database.schema())
+    }
+
+    /// Whether domains can be followed: the schema of the first releases has no triggers for that.
+    #[must_use]
+    pub fn follows_domains(&self) -> bool {
+        match self {
+            Self::Sqlite(database) => database.schema() >= sqlite::DOMAINS_FROM,
+            Self::Postgres(database) => database.schema() >= postgres::DOMAINS_FROM,
+        }
+    }
+
+    /// As [`Self::migrate`], for who needs links and hits only: a step that cannot be taken, for lack of a right
+    /// perhaps, is given back instead of failing where the schema is enough for them.
+    ///
+    /// # Errors
+    /// As [`Self::migrate`], where nothing works without the step.
+    pub fn migrate_or_make_do(&mut self, mode: Migrate) -> Result<Option<Error>, Error> {
+        match self.migrate(mode) {
+            Ok(_) => Ok(None),
+            Err(error) if each!(self, database => database.suffices()) => Ok(Some(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -265,16 +295,18 @@ impl Database {
         each!(self, database => database.import(chunk))
     }
 
-    /// Every customer's domain, tombstones included, in the order of hosts, unless nothing changed since `seen`;
-    /// with what to ask next time. None in a database of a release that had no domains.
+    /// Gives every customer's domain, tombstones included, in the order of hosts, and what to ask next time;
+    /// none of either where nothing changed since `seen`. No domain in a database of a release that had none.
     ///
     /// # Errors
-    /// As any read.
+    /// [`Unread`] says whether the rest of the database is concerned; what was given is then not complete. It
+    /// may take longer than the timeout as long as rows come.
     pub fn domains(
         &mut self,
         seen: Option<&DomainsSeen>,
-    ) -> Result<Option<(Vec<DomainRow>, DomainsSeen)>, Error> {
-        each!(self, database => database.domains(seen))
+        each: &mut EachDomain<'_>,
+    ) -> Result<Option<DomainsSeen>, Unread> {
+        each!(self, database => database.domains(seen, each))
     }
 
     /// Writes some domains in one transaction, each host once: new ones are inserted, different ones updated.

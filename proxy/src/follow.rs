@@ -93,11 +93,14 @@ pub struct Config {
     pub guard: guard::Settings,
     /// How many customers' domains are kept.
     pub domains_max: usize,
+    /// The bytes of all their different brands together.
+    pub brands_bytes_max: u64,
 }
 
 impl Config {
     fn domains(&self) -> domains::Settings {
-        domains::Settings { guard: self.guard, domains_max: self.domains_max }
+        let Self { guard, domains_max, brands_bytes_max, .. } = *self;
+        domains::Settings { guard, domains_max, brands_bytes_max }
     }
 }
 
@@ -173,6 +176,8 @@ pub struct Follower {
     /// The bound on memory keeps new links from being taken.
     full: bool,
     domains: Following,
+    /// It was said that this database's schema has no domains to follow.
+    said_unfollowed: bool,
 }
 
 impl Follower {
@@ -284,12 +289,27 @@ impl Follower {
                 self.ask_load(now);
             }
             self.after_window = false;
+            if !database.follows_domains() && !std::mem::replace(&mut self.said_unfollowed, true) {
+                tracing::warn!(
+                    "the database has the schema of an earlier release, in which customers' domains cannot be \
+                     followed; run `holdfast migrate`"
+                );
+            }
             self.connection = Some((database, holding));
             self.domains.forget_seen();
         }
         self.take_changes(now)?;
         if let Some((database, _)) = &mut self.connection {
-            self.domains.follow(database, &self.config.domains(), now)?;
+            let (vitals, board) = (&self.vitals, &self.board);
+            let is_sound = self.domains.follow(database, &self.config.domains(), now, || {
+                board.asks(clock::now());
+                vitals.may_probe()
+            })?;
+            self.board.answered();
+            if !is_sound {
+                self.connection = None;
+                return Ok(());
+            }
         }
         if self.building || !is_due(self.build_again_at, now, BUILD_AGAIN_MAX) {
             return Ok(());
@@ -481,7 +501,7 @@ impl Follower {
                 let _ = reply.send(answer);
             }
             Event::Pause(reply) => {
-                self.sync_log();
+                self.finish();
                 self.paused = true;
                 self.log = None;
                 self.connection = None;
@@ -503,6 +523,9 @@ impl Follower {
                         *watermark = NOTHING_LOADED;
                     }
                     self.ask_load(UnixMillis(0));
+                }
+                if config.domains() != self.config.domains() {
+                    self.domains.forget_seen();
                 }
                 self.config = *config;
             }
@@ -639,6 +662,7 @@ impl Follower {
             &self.links.load(),
             self.log.as_ref().map_or(0, Log::bytes),
             (self.held, self.domains.held),
+            self.domains.is_failing(),
             self.building,
         );
     }
@@ -761,6 +785,7 @@ mod tests {
             looked_up_max: 100,
             guard: guard::Settings { forget_after: Duration::from_secs(3600), drop_max_ppm: 10_000 },
             domains_max: 100,
+            brands_bytes_max: 1 << 20,
         };
         std::fs::create_dir_all(&config.folder).unwrap();
         let links = Arc::new(ArcSwap::from_pointee(Links::empty(1)));

@@ -607,6 +607,7 @@ const HELP: &[(&str, &str)] = &[
         "domains",
         "Customers' domains: served, of these absent from the last load, switched off, and rows not served as they ask.",
     ),
+    ("domains_failing", "1 while customers' domains cannot be read, though the rest of the database can."),
     ("domains_load_held", "1 while a load of domains is held back by the guard."),
     ("links", "Links known, by where they are kept."),
     ("links_absent", "Links that the last complete load did not have; they are still served."),

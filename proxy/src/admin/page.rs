@@ -54,6 +54,7 @@ fn links(view: &View, page: &Page) {
         page.gauge("domains", &[("state", state)], count as f64);
     }
     page.gauge("domains_load_held", &[], f64::from(u8::from(domains.held.is_some())));
+    page.gauge("domains_failing", &[], f64::from(u8::from(domains.failing)));
     page.counter("links_withheld_changes", &[], view.links.withheld_changes());
 }
 

@@ -172,6 +172,9 @@ pub struct Domains {
     pub absent: u64,
     /// Rows that are not served, or not as they ask.
     pub refused: u64,
+    /// Whether the table cannot be read, though the rest of the database can.
+    #[serde(default)]
+    pub failing: bool,
     /// The load that the guard holds back.
     pub held: Option<Held>,
 }
@@ -336,12 +339,14 @@ impl View {
     pub(super) fn domains_status(&self) -> Domains {
         let sites = self.shared.sites.load();
         let customers = &sites.customers;
+        let followed = self.links.status();
         Domains {
             served: customers.served,
             disabled: customers.disabled,
             absent: customers.absent,
             refused: customers.refused + customers.domains.refused(),
-            held: self.links.status().domains_held.map(Held::of),
+            failing: followed.domains_failing,
+            held: followed.domains_held.map(Held::of),
         }
     }
 

@@ -26,6 +26,7 @@ use crate::config::{self, AdminAddress, Config};
 use crate::deliver::{AdoptFrom, DatabaseSink};
 use crate::event::UnixMillis;
 use crate::follow;
+use crate::front::sites::{Customers, Sites};
 use crate::front::{Phase, sockets};
 use crate::journal::{Sequence, State};
 use crate::metrics::Refusal;
@@ -96,6 +97,8 @@ struct Control {
     refused_said_at: Option<Instant>,
     /// When sites may be published anew for customers' domains.
     domains_at: Option<Instant>,
+    /// Sites that were replaced and may be in use still: many domains are freed here, never on a data thread.
+    old_sites: Vec<Arc<Sites>>,
 }
 
 /// Runs the edge until its end.
@@ -182,6 +185,7 @@ async fn control(
         refused: [0; CONNECTION_CAPS.len()],
         refused_said_at: None,
         domains_at: None,
+        old_sites: Vec::new(),
     };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -233,6 +237,19 @@ fn addresses_of(listeners: &[std::net::TcpListener]) -> Vec<std::net::SocketAddr
     addresses
 }
 
+/// Says how many domains are not served as they ask, and the first of them: a bad row, or a site that a new
+/// configuration does without.
+fn warn_of_refused(customers: &Customers) {
+    if let Some(first) = customers.refusals.first() {
+        tracing::warn!(
+            refused = customers.refused,
+            host = &*first.host,
+            reason = &*first.reason,
+            "domains are not served as they ask; see `holdfast domains list`"
+        );
+    }
+}
+
 impl Control {
     fn tick(&mut self) {
         let now = clock::now();
@@ -248,6 +265,7 @@ impl Control {
         }
         self.watch_database(now);
         self.take_domains();
+        self.old_sites.retain(|sites| Arc::strong_count(sites) > 1);
         self.edge.certificates.tick(now);
         self.resume();
         self.ticks = self.ticks.wrapping_add(1);
@@ -273,21 +291,18 @@ impl Control {
         let Edge { namespaces, sites: shares, looks, .. } = &mut self.edge;
         match sites::build(&self.config, namespaces, &shared.plane, shares, domains, looks) {
             Ok(sites) => {
-                let customers = &sites.customers;
-                if let Some(first) = customers.refusals.first() {
-                    tracing::warn!(
-                        refused = customers.refused,
-                        host = &*first.host,
-                        reason = &*first.reason,
-                        "domains are not served as they ask; see `holdfast domains list`"
-                    );
-                }
-                shared.sites.store(Arc::new(sites));
+                warn_of_refused(&sites.customers);
+                self.publish(sites);
             }
             // The configuration was built before, with the same namespaces.
             Err(error) => tracing::error!(error = %chain(&error), "customers' domains cannot be taken"),
         }
         self.domains_at = Some(begun + begun.elapsed() * 10);
+    }
+
+    fn publish(&mut self, sites: Sites) {
+        let old = self.edge.shared.sites.swap(Arc::new(sites));
+        self.old_sites.push(old);
     }
 
     /// Says that connections are refused, now and then.
@@ -440,7 +455,9 @@ impl Control {
         self.edge.follow_config.store(Arc::new(follow));
         shared.vitals.reload(config.windows.clone());
         shared.limits.store(Arc::new(limits(&config)));
-        shared.sites.store(Arc::new(sites));
+        warn_of_refused(&sites.customers);
+        self.publish(sites);
+        let shared = &self.edge.shared;
         self.edge.sites = shares;
         self.edge.looks = looks;
         let database = &config.database;

@@ -60,7 +60,7 @@ fn hsts(tls: &SiteTls) -> Option<HeaderValue> {
 /// Pages that were prepared for customers' looks, so that they are not prepared anew for each change of
 /// somebody else's.
 #[derive(Debug, Default)]
-pub(super) struct Looks(HashMap<(u32, Box<str>), Arc<Pages>>);
+pub(super) struct Looks(HashMap<(u32, Arc<str>), Arc<Pages>>);
 
 /// Builds the published value.
 pub(super) fn build(
@@ -165,7 +165,7 @@ fn add_customers(
                     }
                 }
                 if !domain.brand.is_empty() {
-                    let look = (base, domain.brand.clone());
+                    let look = (base, Arc::clone(&domain.brand));
                     let known = dressed.get(&look).cloned().or_else(|| looks.0.remove(&look));
                     let pages = match known {
                         Some(pages) => Ok(pages),

@@ -119,6 +119,13 @@ impl Import {
         database
             .migrate(config.database.migrate)
             .map_err(|error| Failure::of("the database cannot take domains", &error))?;
+        if !database.follows_domains() {
+            return Err(Failure::Other(format!(
+                "{} has the schema of an earlier release, in which no edge follows domains; run `holdfast migrate`, or \
+                 what `holdfast migrate --print` shows",
+                config.database.source
+            )));
+        }
         let (mut inserted, mut updated, mut unchanged) = (0, 0, 0);
         for chunk in rows.chunks(CHUNK_ROWS) {
             let done = database
@@ -162,11 +169,15 @@ impl Export {
         let config = serve::load(&self.configured.config)?;
         let mut database = open(&config.database.source, Access::ReadOnly)?;
         let failed = |error: &dyn std::error::Error| Failure::of("the export is not complete", error);
-        let (rows, _) = database
-            .domains(None)
-            .map_err(|error| failed(&error))?
-            .unwrap_or_else(|| unreachable!("whoever saw nothing is given all"));
-        let written = format::write(io::stdout().lock(), self.format, rows.iter().filter(|row| !row.deleted));
+        let mut rows = Vec::new();
+        let each = &mut |row: DomainRow| {
+            if !row.deleted {
+                rows.push(row);
+            }
+            Ok(())
+        };
+        database.domains(None, each).map_err(|unread| failed(&unread.into_error()))?;
+        let written = format::write(io::stdout().lock(), self.format, rows.iter());
         match written {
             // Whoever read it has had enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::serve::load;
 use super::{Configured, Failure, output};
+use crate::causes::chain;
 use crate::clock;
 use crate::database::{self, Access, Migrate as Mode};
 
@@ -15,7 +16,7 @@ pub struct Migrate {
     /// Make the schema, or the file, where there is none
     #[arg(long)]
     create: bool,
-    /// Print the SQL of every step instead of taking those that are missing
+    /// Print the SQL of the steps that are missing instead of taking them
     #[arg(long, conflicts_with = "create")]
     print: bool,
 }
@@ -25,8 +26,20 @@ impl Migrate {
         let config = load(&self.configured.config)?;
         let source = &config.database.source;
         if self.print {
-            for step in database::steps(source) {
-                output::line(format_args!("{}\n", step.trim_end()));
+            let found = match database::open(source, Access::ReadOnly, config.database.timeout) {
+                Ok(database) => database.schema(),
+                Err(error) => {
+                    let why = chain(&error).replace(char::is_control, " ");
+                    output::line(format_args!("-- {source} cannot be asked ({why}): every step follows.\n"));
+                    0
+                }
+            };
+            let steps = database::steps(source, found);
+            if steps.is_empty() {
+                output::line(format_args!("-- {source} is up to date."));
+            }
+            for step in steps {
+                output::line(format_args!("{step}\n"));
             }
             return Ok(());
         }

@@ -237,6 +237,10 @@ fn screen(status: &Status) {
             ),
         );
     }
+    if domains.failing {
+        let why = "the table domains cannot be read, the log says why; those that are known go on";
+        row("", "FAILING".to_owned(), why.to_owned());
+    }
     if let Some(held) = &domains.held {
         row(
             "",

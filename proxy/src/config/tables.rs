@@ -146,6 +146,7 @@ impl Links {
                 looked_up_max: cache_entries.into(),
                 guard,
                 domains_max: s.number("domains_max", 200_000_u32, 0..=2_000_000) as usize,
+                brands_bytes_max: s.size("brands_max", "256MiB", "1MiB"..="64GiB"),
             },
             look_ups: look_ups::Config {
                 entries: cache_entries as usize,

@@ -1,5 +1,8 @@
 //! What a database gives and takes of customers' domains.
 
+use super::error::Error;
+use super::links::Stop;
+
 /// One host as it stands in the database, nothing of it checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainRow {
@@ -15,6 +18,29 @@ pub struct DomainRow {
     pub disabled: bool,
     /// Whether this is the tombstone of a deleted one.
     pub deleted: bool,
+}
+
+/// A callback that is given one domain after the other.
+pub(super) type EachDomain<'a> = dyn FnMut(DomainRow) -> Result<(), Stop> + 'a;
+
+/// Why domains were not read.
+#[derive(Debug)]
+pub enum Unread {
+    /// As any read of the database.
+    Database(Error),
+    /// The database is there, and gives this table in no way that is of use: it is missing, locked, too slow,
+    /// or somebody changed it. Says nothing of the rest; the connection may be of no more use.
+    Table(Error),
+}
+
+impl Unread {
+    /// What is wrong, whomever it concerns.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Database(error) | Self::Table(error) => error,
+        }
+    }
 }
 
 /// The state of a database's domains at one moment, to find out later whether they changed; of no use on

@@ -26,18 +26,19 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(super) use domains::DOMAINS_FROM;
 pub use foreign::Reading;
 pub(super) use migrations::steps;
 pub(super) use open::{create, exists, open};
 pub use settings::{ADDRESS, AddressFault, Pooler, Settings, masked};
 
 use super::books::{Audit, BatchRow, Held};
-use super::domains::{DomainRow, DomainsSeen};
+use super::domains::{DomainRow, DomainsSeen, EachDomain, Unread};
 use super::error::{Error, Fault};
 use super::hits::{COLUMNS, CommitError, Committed, Delivery, Hit, KnownJournal, Reject, Twice};
 use super::links::{Each, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};
 use super::migrations::{Migrate, Migration};
-use super::text::{self, escape, unescape};
+use super::text::{self, escape};
 use super::{Access, Changes, Identity, Place};
 use connection::Connection;
 use tokio_postgres::Statement;

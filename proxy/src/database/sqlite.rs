@@ -18,11 +18,12 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+pub(super) use domains::DOMAINS_FROM;
 pub(super) use migrations::steps;
 pub use open::{create, open};
 
 use super::books::{Audit, BatchRow, Held};
-use super::domains::{DomainRow, DomainsSeen};
+use super::domains::{DomainRow, DomainsSeen, EachDomain, Unread};
 use super::error::{Error, Fault};
 use super::hits::{COLUMNS, CommitError, Committed, Delivery, Hit, KnownJournal, Refusal, Twice};
 use super::links::{Each, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, Watermark};

@@ -1,6 +1,7 @@
 //! The sink that writes to a database: to our own schema, or by a platform's statements.
 
 use super::sink::{Fault, Holding, Rest, Sink};
+use crate::causes::chain;
 use crate::database::{
     Access, Audit, CommitError, Committed, Database, Delivery, Error, Migrate, Source, open,
 };
@@ -29,7 +30,13 @@ impl DatabaseSink {
             Some(database) => database,
             None => {
                 let mut database = open(&self.source, Access::ReadWrite, self.timeout).map_err(failed)?;
-                database.migrate(self.migrate).map_err(failed)?;
+                if let Some(error) = database.migrate_or_make_do(self.migrate).map_err(failed)? {
+                    tracing::warn!(
+                        error = %chain(&error),
+                        "the schema cannot be brought up to date; hits are delivered all the same; let somebody who \
+                         may run what `holdfast migrate --print` shows"
+                    );
+                }
                 database
             }
         };

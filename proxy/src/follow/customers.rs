@@ -8,15 +8,20 @@ use arc_swap::ArcSwap;
 
 use crate::causes::chain;
 use crate::clock;
-use crate::database::{self, Database, DomainsSeen};
+use crate::database::{self, Database, DomainsSeen, Stop, Unread};
 use crate::event::UnixMillis;
-use crate::links::domains::{Domains, Row, Settings, file};
+use crate::links::domains::{Domains, Merged, Row, Settings, file};
 use crate::links::guard::Held;
+
+use super::{ROWS_PER_SIGN, is_due};
 
 /// A file of many domains is written so seldom that writing takes a twentieth of the time at most.
 const REST_PER_WRITE: u32 = 20;
 /// Distance of two attempts to write the file after one that failed.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// Distance of two reads after one that failed; it doubles up to the longest.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// The follower's part for domains.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub(super) struct Following {
     write_at: UnixMillis,
     /// Why domains cannot be read, as it was said in the log.
     failing: Option<String>,
+    failures: u32,
+    read_at: UnixMillis,
     refused: u64,
 }
 
@@ -57,6 +64,8 @@ impl Following {
             unwritten: false,
             write_at: UnixMillis(0),
             failing: None,
+            failures: 0,
+            read_at: UnixMillis(0),
             refused: 0,
         }
     }
@@ -66,50 +75,78 @@ impl Following {
         self.unread = true;
     }
 
-    /// All of them are to be read, whatever was read before: another connection, or a complete load.
+    /// Whether the table cannot be read, while the rest of the database can.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
+    /// All of them are to be read, whatever was read before: another connection, a complete load, or other
+    /// bounds.
     pub(super) fn forget_seen(&mut self) {
         self.seen = None;
         self.unread = true;
     }
 
-    /// Reads the domains where they may have changed.
+    /// Reads the domains where they may have changed; whether the connection is of use afterwards.
+    /// `is_wanted` is asked while rows come, and ends the read with `false`.
     ///
     /// # Errors
-    /// Where the database does not answer; a table that cannot be read otherwise costs domains alone.
+    /// Where the database is at fault; a table that cannot be read costs domains alone, and is tried again
+    /// less and less often.
     pub(super) fn follow(
         &mut self,
         database: &mut Database,
         settings: &Settings,
         now: UnixMillis,
-    ) -> Result<(), database::Error> {
-        if !std::mem::take(&mut self.unread) {
-            return Ok(());
+        mut is_wanted: impl FnMut() -> bool,
+    ) -> Result<bool, database::Error> {
+        if !self.unread || !is_due(self.read_at, now, READ_AGAIN_MAX) {
+            return Ok(true);
         }
-        let read = match database.domains(self.seen.as_ref()) {
-            Ok(read) => read,
-            Err(error @ (database::Error::Unavailable(_) | database::Error::Stopped)) => {
-                self.unread = true;
-                return Err(error);
-            }
-            Err(error) => {
-                let failing = chain(&error);
-                if self.failing.as_ref() != Some(&failing) {
-                    tracing::error!(
-                        error = failing,
-                        "customers' domains cannot be read; those that are known go on"
-                    );
-                    self.failing = Some(failing);
-                }
-                return Ok(());
+        let known = self.known.load_full();
+        let mut load = known.load(*settings);
+        let mut rows = 0;
+        let read = database.domains(self.seen.as_ref(), &mut |row| {
+            load.row(Row::from(&row));
+            rows += 1;
+            if rows % ROWS_PER_SIGN == 0 && !is_wanted() { Err(Stop) } else { Ok(()) }
+        });
+        let seen = match read {
+            Ok(seen) => seen,
+            Err(Unread::Database(database::Error::Stopped)) => return Ok(false),
+            Err(Unread::Database(error)) => return Err(error),
+            Err(Unread::Table(error)) => {
+                self.fail(&error);
+                return Ok(false);
             }
         };
+        self.unread = false;
+        self.failures = 0;
         if self.failing.take().is_some() {
             tracing::info!("customers' domains can be read again");
         }
-        let Some((rows, seen)) = read else { return Ok(()) };
+        let Some(seen) = seen else { return Ok(true) };
         self.seen = Some(seen);
-        let rows = rows.iter().map(Row::from);
-        let merged = self.known.load().merged(rows, settings, self.accepted.as_ref(), now);
+        self.take(load.finish(self.accepted.as_ref(), now));
+        Ok(true)
+    }
+
+    fn fail(&mut self, error: &database::Error) {
+        let rest = READ_AGAIN.saturating_mul(1 << self.failures.min(16)).min(READ_AGAIN_MAX);
+        self.failures += 1;
+        // From now on: the attempt may have taken long.
+        self.read_at = clock::now().after(rest);
+        let failing = chain(error);
+        if self.failing.as_ref() != Some(&failing) {
+            tracing::error!(
+                error = failing,
+                "customers' domains cannot be read; those that are known go on, and everything else does"
+            );
+            self.failing = Some(failing);
+        }
+    }
+
+    fn take(&mut self, merged: Merged) {
         if let Some(held) = merged.held.filter(|held| self.held != Some(*held)) {
             tracing::error!(
                 known = held.known,
@@ -138,7 +175,6 @@ impl Following {
             self.known.store(Arc::new(merged.domains));
             self.unwritten = true;
         }
-        Ok(())
     }
 
     /// Writes what changed, at once: the follower ends.

@@ -141,6 +141,7 @@ pub fn start(
         failing: None,
         full: false,
         domains,
+        said_unfollowed: false,
     };
     follower.report();
     Ok(Started { follower, mill, events, queue, board })

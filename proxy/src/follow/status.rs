@@ -42,6 +42,8 @@ pub struct Status {
     pub held: Option<Held>,
     /// The load of domains that the guard holds back.
     pub domains_held: Option<Held>,
+    /// Whether domains cannot be read, while the rest of the database can.
+    pub domains_failing: bool,
     /// Rows of the last complete load, and those whose target cannot be approved.
     pub counts: Counts,
     /// The first refused rows of the last complete load.
@@ -116,6 +118,7 @@ impl Board {
         links: &Links,
         log_bytes: u64,
         (held, domains_held): (Option<Held>, Option<Held>),
+        domains_failing: bool,
         building: bool,
     ) {
         let stats = links.table().stats();
@@ -129,6 +132,7 @@ impl Board {
         status.made_at = links.table().made_at();
         status.held = held;
         status.domains_held = domains_held;
+        status.domains_failing = domains_failing;
         status.building = building;
     }
 }

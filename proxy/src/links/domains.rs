@@ -10,8 +10,9 @@
 
 pub mod file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::guard::{self, Counts, Held, Verdict};
 use super::namespaces::NAME_BYTES_MAX;
@@ -23,6 +24,7 @@ use crate::route::HostPattern;
 pub const REFUSALS_MAX: usize = 1000;
 /// The longest `brand`: a name, a colour, and a logo within a page's bound.
 pub const BRAND_BYTES_MAX: usize = 48 << 10;
+const TOO_MANY: &str = "there are more domains than links.domains_max allows";
 /// The longest name of a site that is kept.
 const SITE_BYTES_MAX: usize = 255;
 
@@ -33,8 +35,9 @@ pub struct Domain {
     pub site: Box<str>,
     /// The namespace of its tokens; empty for its site's.
     pub namespace: Box<[u8]>,
-    /// What differs from its site's look, as the database has it; empty where nothing does.
-    pub brand: Box<str>,
+    /// What differs from its site's look, as the database has it; empty where nothing does. Domains of one
+    /// load that look alike share it.
+    pub brand: Arc<str>,
     /// Whether it is switched off: nobody answers for it then.
     pub disabled: bool,
     /// Since when complete loads do not have it.
@@ -89,6 +92,8 @@ pub struct Settings {
     pub guard: guard::Settings,
     /// How many domains are kept.
     pub domains_max: usize,
+    /// The bytes of all their different brands together.
+    pub brands_bytes_max: u64,
 }
 
 /// What a load made of the domains.
@@ -146,79 +151,132 @@ impl Domains {
         }
     }
 
-    /// These domains after a complete load of `rows`; of two rows for one host the later one counts, and any
-    /// counts more than a tombstone.
+    /// Begins a complete load over these domains.
+    #[must_use]
+    pub fn load(&self, settings: Settings) -> Load<'_> {
+        Load {
+            known: self,
+            settings,
+            next: Self::default(),
+            unknown: 0,
+            deleted: Vec::new(),
+            brands: Brands::default(),
+        }
+    }
+}
+
+/// Texts of which equal ones are kept once.
+#[derive(Debug, Default)]
+struct Brands {
+    known: HashSet<Arc<str>>,
+    bytes: u64,
+}
+
+impl Brands {
+    /// The brand, unless all of them would then take more than `bytes_max`.
+    fn keep(&mut self, brand: &str, bytes_max: u64) -> Option<Arc<str>> {
+        if let Some(known) = self.known.get(brand) {
+            return Some(Arc::clone(known));
+        }
+        let bytes = self.bytes + brand.len() as u64;
+        if bytes > bytes_max {
+            return None;
+        }
+        self.bytes = bytes;
+        let brand: Arc<str> = brand.into();
+        self.known.insert(Arc::clone(&brand));
+        Some(brand)
+    }
+}
+
+/// A complete load on its way; it takes no more memory than its bounds allow, however many rows come.
+#[derive(Debug)]
+pub struct Load<'a> {
+    known: &'a Domains,
+    settings: Settings,
+    next: Domains,
+    /// How many of `next` were not known before.
+    unknown: usize,
+    /// Known hosts with a tombstone.
+    deleted: Vec<Box<str>>,
+    brands: Brands,
+}
+
+impl Load<'_> {
+    /// Takes the next row; of two rows for one host the later one counts, and any counts more than a tombstone.
+    pub fn row(&mut self, row: Row<'_>) {
+        let host = match spelled(row.host) {
+            Ok(host) => host,
+            Err(reason) => return self.next.refuse(row.host, reason),
+        };
+        let known = self.known.get(&host);
+        if row.deleted {
+            // Ends what is known, but no row: a renamed one leaves its old spelling behind.
+            if known.is_some() {
+                self.deleted.push(host);
+            }
+            return;
+        }
+        if let Err(reason) = check_bounds(&row) {
+            self.next.refuse(&host, reason);
+            // It goes on as it was: what is wrong with the row need not be wrong with the host.
+            if let Some(known) = known {
+                self.next.by_host.insert(host, known.clone());
+            }
+            return;
+        }
+        if known.is_none() && !self.next.by_host.contains_key(&host) {
+            if self.unknown >= self.settings.domains_max {
+                return self.next.refuse(&host, TOO_MANY);
+            }
+            self.unknown += 1;
+        }
+        let brand = match row.brand.trim() {
+            "{}" => "",
+            brand => brand,
+        };
+        let brand = self.brands.keep(brand, self.settings.brands_bytes_max).unwrap_or_else(|| {
+            self.next.refuse(
+                &host,
+                "its pages look like the site's, for the brands of all domains take more than links.brands_max allows",
+            );
+            Arc::default()
+        });
+        let domain = Domain {
+            site: row.site.into(),
+            namespace: row.namespace.into(),
+            brand,
+            disabled: row.disabled,
+            absent_since: None,
+        };
+        self.next.by_host.insert(host, domain);
+    }
+
+    /// What became of the domains, once all rows were given.
     /// `accepted` is the held load that somebody accepted.
     #[must_use]
-    pub fn merged<'a>(
-        &self,
-        rows: impl IntoIterator<Item = Row<'a>>,
-        settings: &Settings,
-        accepted: Option<&Held>,
-        now: UnixMillis,
-    ) -> Merged {
-        let mut next = Self::default();
-        let mut deleted = Vec::new();
-        for row in rows {
-            let host = match spelled(row.host) {
-                Ok(host) => host,
-                Err(reason) => {
-                    next.refuse(row.host, reason);
-                    continue;
-                }
-            };
-            if row.deleted {
-                // Ends what is known, but no row: a renamed one leaves its old spelling behind.
-                deleted.push(host);
-                continue;
-            }
-            if let Err(reason) = check_bounds(&row) {
-                next.refuse(&host, reason);
-                // It goes on as it was: what is wrong with the row need not be wrong with the host.
-                if let Some(known) = self.get(&host) {
-                    next.by_host.insert(host, known.clone());
-                }
-                continue;
-            }
-            if next.by_host.len() >= settings.domains_max && !self.by_host.contains_key(&host) {
-                next.refuse(&host, "there are more domains than links.domains_max allows");
-                continue;
-            }
-            let brand = row.brand.trim();
-            let domain = Domain {
-                site: row.site.into(),
-                namespace: row.namespace.into(),
-                brand: if brand == "{}" { "".into() } else { brand.into() },
-                disabled: row.disabled,
-                absent_since: None,
-            };
-            next.by_host.insert(host, domain);
-        }
-        deleted.sort_unstable();
-        let held = self.carry(&mut next, &deleted, settings, accepted, now);
-        let is_change = next.by_host != self.by_host || next.refused != self.refused;
+    pub fn finish(mut self, accepted: Option<&Held>, now: UnixMillis) -> Merged {
+        self.deleted.sort_unstable();
+        let held = self.carry(accepted, now);
+        self.leave_out();
+        let Self { known, next, .. } = self;
+        let is_change = next.by_host != known.by_host || next.refused != known.refused;
         Merged { domains: next, held, is_change }
     }
 
-    /// Carries over into `next` what the load lacks.
-    fn carry(
-        &self,
-        next: &mut Self,
-        deleted: &[Box<str>],
-        settings: &Settings,
-        accepted: Option<&Held>,
-        now: UnixMillis,
-    ) -> Option<Held> {
+    /// Carries over what the load lacks.
+    fn carry(&mut self, accepted: Option<&Held>, now: UnixMillis) -> Option<Held> {
+        let Self { known, settings, next, deleted, .. } = self;
         let is_lacking = |host: &str| {
             !next.by_host.contains_key(host) && deleted.binary_search_by(|known| (**known).cmp(host)).is_err()
         };
-        let lacking: Vec<_> = self.by_host.iter().filter(|(host, _)| is_lacking(host)).collect();
+        let lacking: Vec<_> = known.by_host.iter().filter(|(host, _)| is_lacking(host)).collect();
         let is_over = |domain: &Domain| {
             domain.absent_since.is_some_and(|since| now.since(since) > settings.guard.forget_after)
         };
         let live = || lacking.iter().map(|(_, domain)| *domain).filter(|domain| !domain.disabled);
         let counts = Counts {
-            known: self.by_host.values().filter(|domain| !domain.disabled).count() as u64,
+            known: known.by_host.values().filter(|domain| !domain.disabled).count() as u64,
             newly_absent: live().filter(|domain| domain.absent_since.is_none()).count() as u64,
             forgotten: live().filter(|domain| is_over(domain)).count() as u64,
             ..Counts::default()
@@ -238,6 +296,18 @@ impl Domains {
             next.by_host.insert(host.clone(), domain);
         }
         held
+    }
+
+    /// Refuses the last of the unknown ones where there are too many together with those that are known, which
+    /// stay even where somebody lowered the bound.
+    fn leave_out(&mut self) {
+        let excess = self.next.len().saturating_sub(self.settings.domains_max);
+        let unknown = self.next.by_host.keys().rev().filter(|host| self.known.get(host).is_none());
+        let left_out: Vec<_> = unknown.take(excess).cloned().collect();
+        for host in left_out {
+            self.next.by_host.remove(&host);
+            self.next.refuse(&host, TOO_MANY);
+        }
     }
 }
 

@@ -597,14 +597,6 @@ fn orders_wait_for_a_database_that_is_not_to_be_asked_or_lacks_their_table() {
 }
 
 #[test]
-fn the_table_of_orders_is_printed_for_whoever_makes_it() {
-    let cluster = Cluster::start();
-    let edge = Edge::prepare(&cluster.configuration(SITE), LINKS);
-    let printed = edge.ok(&["migrate", "--print"]);
-    assert!(printed.contains("CREATE TABLE \"holdfast\".orders"), "{printed}");
-}
-
-#[test]
 fn what_is_not_there_yet_does_not_hold_back_the_rest() {
     let (mut pebble, nobody) = (Pebble::start(), Port::free());
     pebble.kill();

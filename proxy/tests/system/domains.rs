@@ -1,6 +1,6 @@
 //! Customers' hosts come from the database, go again, and survive what happens to it.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, USER};
 use crate::edge::{Edge, SITE, configuration, wait_for};
 
 const LINKS: &str = "namespace,token,url\none,a,https://example.com/one\ntwo,a,https://example.com/two\n\
@@ -232,6 +232,94 @@ fn a_check_says_where_the_dns_leads_and_whether_a_certificate_is_there() {
     assert!(said.contains("elsewhere") && said.contains("NONE"), "{said}");
 }
 
+/// Reading them once took longer than a statement may, and the database counted as down: nothing was delivered.
+#[test]
+fn domains_that_nobody_can_read_stop_neither_links_nor_delivery() {
+    let cluster = Cluster::start();
+    let config = cluster.configuration(SITE).replace("poll = \"50ms\"", "poll = \"50ms\"\ntimeout = \"1s\"");
+    let edge = Edge::with(&config, LINKS);
+    cluster.sql("insert into holdfast.domains (host, site) values ('known.test', 'shop')");
+    wait_status(&edge, "known.test", 302);
+    let lock = cluster.hold("lock table holdfast.domains in access exclusive mode");
+    // Whoever imports a link tells all that something changed.
+    edge.import("namespace,token,url\none,late,https://example.com/late\n");
+    wait_for("the lock to be felt", || (edge.metric("holdfast_domains_failing", "") == 1.0).then_some(()));
+    wait_for("the late link", || (edge.get("known.test", "/c/late").status == 302).then_some(()));
+    edge.import("namespace,token,url\none,later,https://example.com/later\n");
+    wait_for("the later link", || (edge.get("known.test", "/c/later").status == 302).then_some(()));
+    wait_for("both clicks", || {
+        (cluster.count("select count(distinct token) from holdfast.hits where token in ('late', 'later')") == 2)
+            .then_some(())
+    });
+    assert_eq!(edge.status()["database"]["state"], "up");
+    drop(lock);
+    cluster.sql("insert into holdfast.domains (host, site) values ('new.test', 'shop')");
+    wait_status(&edge, "new.test", 302);
+    assert_eq!(edge.metric("holdfast_domains_failing", ""), 0.0);
+}
+
+/// What was printed lacked the note that a step was taken: whoever ran it had the table, and edges that did not
+/// follow it.
+#[test]
+fn what_is_printed_for_an_administrator_brings_every_schema_up_to_date() {
+    let cluster = Cluster::start();
+    let config =
+        format!("{}\n", cluster.configuration(SITE)).replace("[database]", "[database]\nmigrate = \"never\"");
+    // Nothing is there yet.
+    cluster.sql("drop schema if exists holdfast cascade");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();
+    let mut edge = Edge::in_folder(folder);
+    let run = |sql: &str| cluster.sql(&format!("set role {USER};\n{sql}"));
+    let printed = edge.ok(&["migrate", "--print"]);
+    assert!(printed.contains("cannot be asked"), "{printed}");
+    run(&printed);
+    assert!(edge.ok(&["migrate", "--print"]).contains("is up to date"));
+    assert!(edge.ok(&["migrate"]).contains("is up to date"));
+    // A schema of the first release.
+    cluster.sql(
+        "drop table holdfast.orders; alter table holdfast.domains drop column revision;
+         drop function holdfast.domains_bury cascade; drop trigger domains_revise on holdfast.domains;
+         drop trigger domains_tell on holdfast.domains; update holdfast.meta set value = '1' where key = 'schema'",
+    );
+    std::fs::write(edge.path("domains.csv"), "host,site\nclick.brand.test,shop\n").unwrap();
+    let refused = edge.run(&["domains", "import", "domains.csv"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("holdfast migrate"), "{said}");
+    edge.import(LINKS);
+    edge.start();
+    wait_for("the warning", || edge.log().contains("domains cannot be followed").then_some(()));
+    edge.stop();
+    let printed = edge.ok(&["migrate", "--print"]);
+    assert!(!printed.contains("CREATE TABLE \"holdfast\".links "), "only what is missing:\n{printed}");
+    run(&printed);
+    edge.ok(&["domains", "import", "domains.csv"]);
+    edge.start();
+    wait_status(&edge, "click.brand.test", 302);
+}
+
+/// An edge whose user may not alter tables was to take a step by itself, failed at it, and delivered nothing.
+#[test]
+fn a_step_that_an_edge_may_not_take_stops_no_delivery() {
+    let cluster = Cluster::start();
+    let mut edge = Edge::prepare(&cluster.configuration(SITE), LINKS);
+    cluster.sql(
+        "drop table holdfast.orders; alter table holdfast.domains drop column revision;
+         drop function holdfast.domains_bury cascade; drop trigger domains_revise on holdfast.domains;
+         drop trigger domains_tell on holdfast.domains; update holdfast.meta set value = '1' where key = 'schema'",
+    );
+    cluster.sql("reassign owned by holdfast to current_user");
+    cluster.sql(&format!(
+        "grant usage on schema holdfast to {USER}; grant all on all tables in schema holdfast to {USER};
+         grant usage on all sequences in schema holdfast to {USER}"
+    ));
+    edge.start();
+    assert_eq!(edge.get("click.test", "/c/a").status, 302);
+    wait_for("the click", || (cluster.count("select count(*) from holdfast.hits") == 1).then_some(()));
+    assert!(edge.log().contains("the schema cannot be brought up to date"), "{}", edge.log());
+}
+
 #[test]
 fn every_edge_of_a_server_hears_of_a_new_domain() {
     let cluster = Cluster::start();
@@ -263,7 +351,9 @@ fn every_edge_of_a_server_hears_of_a_new_domain() {
     cluster.sql("insert into holdfast.domains (host, site) values ('stays.test', 'shop')");
     wait_status(&first, "stays.test", 302);
     cluster.sql("alter table holdfast.domains rename to domains_away");
-    wait_for("the fault", || first.log().contains("customers' domains cannot be read").then_some(()));
+    wait_for("the fault", || (first.metric("holdfast_domains_failing", "") == 1.0).then_some(()));
+    assert!(first.log().contains("customers' domains cannot be read"));
+    assert!(first.tell(&["status"]).contains("FAILING"));
     first.import("namespace,token,url\none,late,https://example.com/late\n");
     wait_for("the late link", || (first.get("stays.test", "/c/late").status == 302).then_some(()));
     cluster.sql("alter table holdfast.domains_away rename to domains");

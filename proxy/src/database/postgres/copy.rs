@@ -5,8 +5,12 @@
 //!   row: fields i16 │ each: length i32, or -1 for null │ bytes
 //! ```
 
+use super::connection::Talk;
 use super::fault::Trouble;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{FutureExt as _, StreamExt as _};
+use std::pin::pin;
+use std::time::Duration;
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 const END: i16 = -1;
@@ -106,6 +110,32 @@ impl Reader {
     pub(super) fn finish(self) -> Result<(), Trouble> {
         if self.ended { Ok(()) } else { Err(DAMAGED) }
     }
+}
+
+/// Gives the rows of `select` as they come: the first within `patience`, the others never long after the
+/// one before; all of them may take long.
+pub(super) async fn stream<const N: usize>(
+    talk: &Talk<'_>,
+    select: &str,
+    mut patience: Duration,
+    each: &mut EachRow<'_, N>,
+) -> Result<(), Trouble> {
+    let sql = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
+    // Whoever takes the rows may be slow, and nobody waits for what a reader locks.
+    talk.batch("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+    let mut pieces = pin!(talk.bounded(talk.client.copy_out(&sql)).await?);
+    let mut reader = Reader::default();
+    loop {
+        // A timer for each of millions of rows would cost more than the row.
+        let piece: Option<Result<Bytes, _>> = match pieces.next().now_or_never() {
+            Some(piece) => piece,
+            None => talk.within(patience, pieces.next().map(Ok::<_, Trouble>)).await?,
+        };
+        patience = talk.timeout();
+        let Some(piece) = piece else { break };
+        reader.rows(&piece?, each)?;
+    }
+    reader.finish()
 }
 
 fn take<'a>(from: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], Trouble> {

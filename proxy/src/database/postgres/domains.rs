@@ -1,18 +1,42 @@
 //! Customers' domains: all of them where any changed, and importing them.
 
 use super::changes::Snapshot;
-use super::{Database, DomainRow, DomainsSeen, Error, ImportedChunk, escape, unescape};
+use super::copy::stream;
+use super::fault::Trouble;
+use super::text::unescape_bytes;
+use super::{Database, DomainRow, DomainsSeen, EachDomain, Error, ImportedChunk, Stop, Unread, escape};
 use tokio_postgres::types::Type;
 
 /// The step of the schema from which on domains can be followed.
-const FOLLOWED_FROM: i32 = 3;
+pub(in super::super) const DOMAINS_FROM: u32 = 3;
+
+/// One domain, as COPY gives it.
+fn of_fields(
+    [host, site, namespace, brand, disabled, deleted]: [Option<&[u8]>; 6],
+) -> Result<DomainRow, Trouble> {
+    let text = |field: Option<&[u8]>| String::from_utf8_lossy(field.unwrap_or_default()).into_owned();
+    let flag = |field: Option<&[u8]>| match field {
+        Some([flag]) => Ok(*flag != 0),
+        _ => Err(Trouble::Odd("a column of domains is not as this release made it")),
+    };
+    Ok(DomainRow {
+        host: text(host),
+        site: text(site),
+        namespace: unescape_bytes(namespace.unwrap_or_default()).into_owned(),
+        brand: text(brand),
+        disabled: flag(disabled)?,
+        deleted: flag(deleted)?,
+    })
+}
 
 impl Database {
-    /// Every domain, tombstones included, unless nothing changed since `seen`; none where the schema is too old.
+    /// Gives every domain, tombstones included, unless nothing changed since `seen`; none where the schema is
+    /// too old.
     pub(in super::super) fn domains(
         &mut self,
         seen: Option<&DomainsSeen>,
-    ) -> Result<Option<(Vec<DomainRow>, DomainsSeen)>, Error> {
+        each: &mut EachDomain<'_>,
+    ) -> Result<Option<DomainsSeen>, Unread> {
         let done = self.connection.transaction("ISOLATION LEVEL REPEATABLE READ READ ONLY", async |talk| {
             let sql = format!(
                 "SELECT pg_current_snapshot()::text, value::int FROM {}.meta WHERE key = 'schema'",
@@ -20,8 +44,8 @@ impl Database {
             );
             let row = talk.one(&sql, &[]).await?;
             let now = DomainsSeen(row.get(0));
-            if row.get::<_, i32>(1) < FOLLOWED_FROM {
-                return Ok(seen.is_none().then_some((Vec::new(), now)));
+            if row.get::<_, i32>(1) < DOMAINS_FROM as i32 {
+                return Ok(seen.is_none().then_some(now));
             }
             // A standby's snapshots do not name the transactions that still run.
             if let (Some(DomainsSeen(seen)), false) = (seen, self.recovering) {
@@ -38,28 +62,22 @@ impl Database {
                     return Ok(None);
                 }
             }
-            let sql = format!(
+            // By the key they come in order at once; sorting would keep all of them back until the last is read.
+            talk.batch("SET LOCAL enable_sort = off").await?;
+            let select = format!(
                 "SELECT host, site, namespace, brand::text, disabled, deleted FROM {}.domains ORDER BY host",
                 self.tables
             );
-            let rows = talk.query(&sql, &[]).await?;
-            let rows = rows.iter().map(|row| DomainRow {
-                host: row.get(0),
-                site: row.get(1),
-                namespace: unescape(row.get(2)).into_owned(),
-                brand: row.get(3),
-                disabled: row.get(4),
-                deleted: row.get(5),
-            });
-            Ok(Some((rows.collect(), now)))
+            stream(&talk, &select, talk.timeout(), &mut |fields| {
+                each(of_fields(fields)?).map_err(|Stop| Trouble::Stopped)
+            })
+            .await?;
+            Ok(Some(now))
         });
         done.map_err(|trouble| {
-            let is_about_table = trouble.is_about_statement();
-            match trouble.into_error(self.connection.name(), "reading domains") {
-                // A right or a column that is missing here says nothing of the rest of the database.
-                Error::Unavailable(fault) if is_about_table => Error::NotOurs(fault),
-                error => error,
-            }
+            let is_about_table = trouble.is_said_by_a_working_server();
+            let error = trouble.into_error(self.connection.name(), "reading domains");
+            if is_about_table { Unread::Table(error) } else { Unread::Database(error) }
         })
     }
 

@@ -51,6 +51,16 @@ impl Trouble {
         }
     }
 
+    /// Whether the server went on to serve others, as far as can be told: it said what is wrong, or left one
+    /// table's reader waiting.
+    pub(super) fn is_said_by_a_working_server(&self) -> bool {
+        match self {
+            Self::Failed(error) => error.as_db_error().is_some() && !self.ends_connection(),
+            Self::Late(_) | Self::Odd(_) | Self::Unfit(_) => true,
+            Self::Stopped | Self::Gone => false,
+        }
+    }
+
     /// Whether a value was refused for what it is.
     pub(super) fn is_about_data(&self) -> bool {
         match self {

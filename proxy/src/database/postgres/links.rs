@@ -1,16 +1,13 @@
 //! Reading links whole and one by one; importing and exporting them.
 
 use super::changes::Snapshot;
-use super::copy::Reader;
+use super::copy::stream;
 use super::fault::Trouble;
 use super::foreign::mark;
 use super::settings::Pooler;
 use super::text::unescape_bytes;
 use super::value::Moment;
 use super::{Database, Each, Error, Fault, ImportedChunk, LinkRow, Loaded, OwnedLinkRow, Stop, escape};
-use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
-use std::pin::pin;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -117,29 +114,14 @@ impl Database {
                     (format!("SELECT {} FROM {}.links {which}", Columns::NAMES, self.tables), watermark)
                 }
             };
-            let sql = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
-            // Whoever takes the rows may be slow, and nobody waits for what a reader locks.
-            talk.batch("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
-                .await?;
-            let mut pieces = pin!(talk.bounded(talk.client.copy_out(&sql)).await?);
-            let mut reader = Reader::default();
             let mut rows = 0;
             // The server may have to sort them all before it gives one.
-            let mut patience = talk.timeout().saturating_mul(FIRST_ROW);
-            loop {
-                // A timer for each of millions of rows would cost more than the row.
-                let piece: Option<Result<Bytes, _>> = match pieces.next().now_or_never() {
-                    Some(piece) => piece,
-                    None => talk.within(patience, pieces.next().map(Ok::<_, Trouble>)).await?,
-                };
-                patience = talk.timeout();
-                let Some(piece) = piece else { break };
-                reader.rows(&piece?, &mut |fields| {
-                    rows += 1;
-                    Columns::of_fields(fields)?.give(each)
-                })?;
-            }
-            reader.finish()?;
+            let patience = talk.timeout().saturating_mul(FIRST_ROW);
+            stream(&talk, &select, patience, &mut |fields| {
+                rows += 1;
+                Columns::of_fields(fields)?.give(each)
+            })
+            .await?;
             Ok(Loaded { rows, watermark })
         });
         done.map_err(|trouble| trouble.into_error(self.connection.name(), "reading links"))

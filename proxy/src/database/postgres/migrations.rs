@@ -25,6 +25,16 @@ const LOCK: i64 = 7_402_118_001;
 const STEP_MAX: Duration = Duration::from_secs(3600);
 
 impl Database {
+    /// The number of the schema that was found when this database was opened or last migrated.
+    pub(in super::super) fn schema(&self) -> u32 {
+        self.found
+    }
+
+    /// Whether links and hits have all they need.
+    pub(in super::super) fn suffices(&self) -> bool {
+        self.found >= ENOUGH
+    }
+
     /// Takes the steps that are missing and returns how many there were.
     pub(in super::super) fn migrate(&mut self, mode: Migrate) -> Result<u32, Error> {
         let missing = MIGRATIONS.get(self.found as usize..).unwrap_or(&[]);
@@ -47,13 +57,36 @@ impl Database {
     }
 }
 
-/// The SQL of every step, for the schema that is configured.
-pub(in super::super) fn steps(settings: &Settings) -> Vec<String> {
-    MIGRATIONS.iter().map(|step| written(step, &settings.schema)).collect()
+/// What takes the steps after `found` one by one, for the schema that is configured.
+pub(in super::super) fn steps(settings: &Settings, found: u32) -> Vec<String> {
+    let missing = MIGRATIONS.get(found as usize..).unwrap_or(&[]);
+    let schema = &settings.schema;
+    let making = |step: &Migration| match step.number {
+        1 => format!("CREATE SCHEMA IF NOT EXISTS {};\n", quoted(schema)),
+        _ => String::new(),
+    };
+    let whole = |step| {
+        format!(
+            "BEGIN;\nSELECT pg_advisory_xact_lock({LOCK});\n{}{}\nCOMMIT;",
+            making(step),
+            written(step, schema)
+        )
+    };
+    missing.iter().map(whole).collect()
 }
 
+/// A step, and the note that it was taken.
 fn written(step: &Migration, schema: &str) -> String {
-    step.sql.replace("@schema@", &quoted(schema))
+    let Migration { number, compatible, sql } = step;
+    let schema = quoted(schema);
+    format!(
+        "{}
+INSERT INTO {schema}.meta (key, value) VALUES ('uuid', gen_random_uuid()::text), ('created_at', now()::text)
+    ON CONFLICT DO NOTHING;
+INSERT INTO {schema}.meta (key, value) VALUES ('schema', '{number}'), ('compatible', '{compatible}')
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value;",
+        sql.replace("@schema@", &schema)
+    )
 }
 
 /// Takes one step unless somebody else took it in the meantime.
@@ -65,24 +98,13 @@ pub(super) fn take(connection: &Connection, schema: &str, step: &Migration) -> R
             return Ok(());
         }
         // Nobody may need the right to make schemas where an administrator made this one.
-        let there = talk
-            .query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[(&schema, Type::TEXT)])
-            .await?;
+        let there =
+            talk.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[(&schema, Type::TEXT)]).await?;
         if there.is_empty() {
             talk.batch(&format!("CREATE SCHEMA {}", quoted(schema))).await?;
         }
         talk.batch("SET LOCAL statement_timeout = 0").await?;
-        talk.within(STEP_MAX, talk.client.batch_execute(&sql)).await?;
-        let meta = format!(
-            "INSERT INTO {0}.meta (key, value) VALUES ('uuid', gen_random_uuid()::text), ('created_at', now()::text)
-                 ON CONFLICT DO NOTHING;
-             INSERT INTO {0}.meta (key, value) VALUES ('schema', '{1}'), ('compatible', '{2}')
-                 ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            quoted(schema),
-            step.number,
-            step.compatible
-        );
-        talk.batch(&meta).await
+        talk.within(STEP_MAX, talk.client.batch_execute(&sql)).await
     });
     done.map_err(|trouble| trouble.into_error(connection.name(), "taking a migration step"))
 }

@@ -1,29 +1,56 @@
 //! Customers' domains: all of them where any changed, and importing them.
 
+use super::links::Ended;
 use super::text::unescape_bytes;
-use super::{Database, DomainRow, DomainsSeen, Error, ImportedChunk, escape};
+use super::{Database, DomainRow, DomainsSeen, EachDomain, Error, ImportedChunk, Stop, Unread, escape};
 use rusqlite::{OptionalExtension as _, TransactionBehavior};
 
+/// The step of the schema from which on domains can be followed.
+pub(in super::super) const DOMAINS_FROM: u32 = 2;
+
+fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DomainRow> {
+    let text = |column| -> rusqlite::Result<String> {
+        Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+    };
+    Ok(DomainRow {
+        host: text(0)?,
+        site: text(1)?,
+        namespace: unescape_bytes(row.get_ref(2)?.as_bytes()?).into_owned(),
+        brand: text(3)?,
+        disabled: row.get(4)?,
+        deleted: row.get(5)?,
+    })
+}
+
 impl Database {
-    /// Every domain, tombstones included, unless nothing changed since `seen`; none in a file of the first
-    /// release.
+    /// Gives every domain, tombstones included, unless nothing changed since `seen`; none in a file of the
+    /// first release.
     ///
     /// # Errors
-    /// As any read.
+    /// A file that is locked, away or another one concerns all of the database, this table's own fault does not.
     pub fn domains(
         &mut self,
         seen: Option<&DomainsSeen>,
-    ) -> Result<Option<(Vec<DomainRow>, DomainsSeen)>, Error> {
-        self.begin()?;
-        let read = self.domains_in_transaction(seen).map_err(|e| self.error("reading domains", e))?;
-        self.check_identity()?;
+        each: &mut EachDomain<'_>,
+    ) -> Result<Option<DomainsSeen>, Unread> {
+        self.begin().map_err(Unread::Database)?;
+        let read = self.domains_in_transaction(seen, each).map_err(|ended| match ended {
+            Ended::Stopped => Unread::Database(Error::Stopped),
+            Ended::Failed(error) => match self.error("reading domains", error) {
+                error @ (Error::Corrupt(_) | Error::NotOurs(_) | Error::Refused(_)) => Unread::Table(error),
+                error => Unread::Database(error),
+            },
+        })?;
+        self.check_identity().map_err(Unread::Database)?;
         Ok(read)
     }
 
     fn domains_in_transaction(
         &mut self,
         seen: Option<&DomainsSeen>,
-    ) -> rusqlite::Result<Option<(Vec<DomainRow>, DomainsSeen)>> {
+        each: &mut EachDomain<'_>,
+    ) -> Result<Option<DomainsSeen>, Ended> {
+        let deadline = &self.deadline;
         let transaction = self.connection.transaction()?;
         let clock = "SELECT value FROM meta WHERE key = 'domains_clock'";
         let clock: Option<i64> = transaction.query_row(clock, (), |row| row.get(0)).optional()?;
@@ -31,29 +58,17 @@ impl Database {
         if seen == Some(&now) {
             return Ok(None);
         }
-        let mut rows = Vec::new();
         if clock.is_some() {
             let sql = "SELECT host, site, namespace, brand, disabled, deleted FROM domains ORDER BY host";
             let mut statement = transaction.prepare_cached(sql)?;
             let mut found = statement.query(())?;
             while let Some(row) = found.next()? {
-                let text = |column| {
-                    Ok::<_, rusqlite::Error>(
-                        String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned(),
-                    )
-                };
-                rows.push(DomainRow {
-                    host: text(0)?,
-                    site: text(1)?,
-                    namespace: unescape_bytes(row.get_ref(2)?.as_bytes()?).into_owned(),
-                    brand: text(3)?,
-                    disabled: row.get(4)?,
-                    deleted: row.get(5)?,
-                });
+                deadline.arm();
+                each(of_row(row)?).map_err(|Stop| Ended::Stopped)?;
             }
         }
         transaction.commit()?;
-        Ok(Some((rows, now)))
+        Ok(Some(now))
     }
 
     /// Writes some domains in one transaction; doing it again changes nothing.

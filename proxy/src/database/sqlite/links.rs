@@ -210,7 +210,7 @@ impl Database {
 }
 
 /// Why reading ended before its end.
-enum Ended {
+pub(super) enum Ended {
     Failed(rusqlite::Error),
     Stopped,
 }

@@ -22,6 +22,11 @@ impl Database {
         self.schema
     }
 
+    /// Whether links and hits have all they need.
+    pub(in super::super) fn suffices(&self) -> bool {
+        self.schema >= ENOUGH
+    }
+
     /// Takes the steps that are missing and returns how many there were.
     ///
     /// # Errors
@@ -50,9 +55,30 @@ impl Database {
     }
 }
 
-/// The SQL of every step.
-pub(in super::super) fn steps() -> Vec<String> {
-    MIGRATIONS.iter().map(|step| step.sql.to_owned()).collect()
+/// What takes the steps after `found` one by one.
+pub(in super::super) fn steps(found: u32) -> Vec<String> {
+    let whole = |step: &Migration| {
+        let sql = written(step);
+        match step.number {
+            1 => format!("PRAGMA journal_mode = WAL;\nBEGIN IMMEDIATE;\n{sql}\n{BORN}\nCOMMIT;"),
+            _ => format!("BEGIN IMMEDIATE;\n{sql}\nCOMMIT;"),
+        }
+    };
+    missing(found).iter().map(whole).collect()
+}
+
+/// What a new file is told of itself; each part of the number is random.
+const BORN: &str = "INSERT INTO meta (key, value)
+    SELECT 'uuid', lower(printf('%s-%s-4%s-8%s-%s', hex(randomblob(4)), hex(randomblob(2)),
+        substr(hex(randomblob(2)), 2), substr(hex(randomblob(2)), 2), hex(randomblob(6))))
+    UNION ALL SELECT 'created_at', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER);";
+
+/// A step, and the note that it was taken.
+fn written(step: &Migration) -> String {
+    let Migration { number, compatible, sql } = step;
+    format!(
+        "{sql}\nINSERT OR REPLACE INTO meta (key, value) VALUES ('schema', {number}), ('compatible', {compatible});"
+    )
 }
 
 fn missing(schema: u32) -> &'static [Migration] {
@@ -65,10 +91,7 @@ pub(super) fn take(connection: &mut Connection, step: &Migration) -> rusqlite::R
     if found(&transaction)? >= step.number {
         return Ok(());
     }
-    transaction.execute_batch(step.sql)?;
-    for (key, value) in [("schema", step.number), ("compatible", step.compatible)] {
-        transaction.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (key, value))?;
-    }
+    transaction.execute_batch(&written(step))?;
     transaction.commit()
 }
 

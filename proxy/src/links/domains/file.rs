@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Domain, Domains};
+use super::{Brands, Domain, Domains};
 use crate::database::{escape, unescape};
 use crate::event::UnixMillis;
 
@@ -53,11 +53,11 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn domain(self) -> (Box<str>, Domain) {
+    fn domain(self, brands: &mut Brands) -> (Box<str>, Domain) {
         let domain = Domain {
             site: self.site.into(),
             namespace: unescape(&self.namespace).into(),
-            brand: self.brand.into(),
+            brand: brands.keep(&self.brand, u64::MAX).unwrap_or_default(),
             disabled: self.disabled,
             absent_since: self.absent_since.map(UnixMillis),
         };
@@ -140,9 +140,10 @@ fn decode(bytes: &[u8]) -> Result<Domains, String> {
         return Err("it does not match its checksum".to_owned());
     }
     let mut domains = Domains::default();
+    let mut brands = Brands::default();
     for line in body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let (host, domain) = line.domain();
+        let (host, domain) = line.domain(&mut brands);
         domains.by_host.insert(host, domain);
     }
     if domains.len() as u64 != head.domains {

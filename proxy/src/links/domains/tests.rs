@@ -9,7 +9,21 @@ const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 fn settings() -> Settings {
     let guard = guard::Settings { forget_after: 30 * DAY, drop_max_ppm: 10_000 };
-    Settings { guard, domains_max: 1000 }
+    Settings { guard, domains_max: 1000, brands_bytes_max: 1000 }
+}
+
+impl Domains {
+    fn merged<'a>(
+        &self,
+        rows: impl IntoIterator<Item = Row<'a>>,
+        settings: &Settings,
+        accepted: Option<&Held>,
+        now: UnixMillis,
+    ) -> Merged {
+        let mut load = self.load(*settings);
+        rows.into_iter().for_each(|row| load.row(row));
+        load.finish(accepted, now)
+    }
 }
 
 fn row(host: &str) -> Row<'_> {
@@ -110,14 +124,46 @@ fn an_emptied_table_takes_nothing_until_it_is_accepted_and_a_month_has_passed() 
     assert_eq!(hosts(&accepted.domains), ["b.example", "c.example"]);
 }
 
+/// Rows that came first, in the order of hosts, were held against those before them only: with each load
+/// more names at the front of the alphabet were kept beside all known ones.
 #[test]
 fn no_more_are_kept_than_allowed_and_known_ones_stay() {
-    let settings = Settings { domains_max: 2, ..settings() };
+    let settings = Settings { domains_max: 3, ..settings() };
     let known = of(["y.example", "z.example"]);
     let rows = ["a.example", "b.example", "c.example", "y.example", "z.example"];
     let merged = known.merged(rows.map(row), &settings, None, NOW);
-    assert_eq!(hosts(&merged.domains), ["a.example", "b.example", "y.example", "z.example"]);
-    assert_eq!(merged.domains.refused(), 1);
+    assert_eq!(hosts(&merged.domains), ["a.example", "y.example", "z.example"]);
+    assert_eq!(merged.domains.refused(), 2);
+    let again = merged.domains.merged(rows.map(row), &settings, None, NOW);
+    assert!(!again.is_change);
+    // What a load lacks is kept, too, and counts.
+    let rows = ["a.example", "b.example", "c.example"];
+    let merged = known.merged(rows.map(row), &settings, None, NOW);
+    assert_eq!(hosts(&merged.domains), ["a.example", "y.example", "z.example"]);
+    // A bound that somebody lowered ends nobody.
+    let lowered = Settings { domains_max: 1, ..settings };
+    let merged = known.merged(["a.example", "y.example", "z.example"].map(row), &lowered, None, NOW);
+    assert_eq!(hosts(&merged.domains), ["y.example", "z.example"]);
+}
+
+#[test]
+fn equal_brands_are_kept_once_and_all_of_them_are_bounded() {
+    let [first, second] = ["1", "2"].map(|name| format!("{{\"name\":\"{}\"}}", name.repeat(90)));
+    let settings = Settings { brands_bytes_max: 150, ..settings() };
+    let branded = |host, brand| Row { brand, ..row(host) };
+    let rows = [
+        branded("a.example", &*first),
+        branded("b.example", &second),
+        branded("c.example", &first),
+        branded("d.example", "{}"),
+    ];
+    let merged = Domains::default().merged(rows, &settings, None, NOW).domains;
+    let brand = |host| &merged.get(host).unwrap().brand;
+    assert!(Arc::ptr_eq(brand("a.example"), brand("c.example")));
+    assert_eq!([&**brand("b.example"), &**brand("d.example")], ["", ""]);
+    assert_eq!(merged.refused(), 1);
+    let refusal = &merged.refusals()[0];
+    assert!(&*refusal.host == "b.example" && refusal.reason.contains("links.brands_max"), "{refusal:?}");
 }
 
 #[test]
