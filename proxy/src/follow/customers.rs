@@ -19,6 +19,8 @@ use super::{ROWS_PER_SIGN, is_due};
 const REST_PER_WRITE: u32 = 20;
 /// Distance of two attempts to write the file after one that failed.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// Many domains are read so seldom that reading takes a tenth of the time at most.
+const REST_PER_READ: u32 = 10;
 /// Distance of two reads after one that failed; it doubles up to the longest.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
@@ -105,6 +107,7 @@ impl Following {
         }
         let known = self.known.load_full();
         let mut load = known.load(*settings);
+        let begun = clock::now();
         let mut rows = 0;
         let read = database.domains(self.seen.as_ref(), &mut |row| {
             load.row(Row::from(&row));
@@ -120,8 +123,10 @@ impl Following {
                 return Ok(false);
             }
         };
+        let ended = clock::now();
         self.unread = false;
         self.failures = 0;
+        self.read_at = ended.after((ended.since(begun) * REST_PER_READ).min(READ_AGAIN_MAX));
         if self.failing.take().is_some() {
             tracing::info!("customers' domains can be read again");
         }

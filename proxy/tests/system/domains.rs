@@ -248,7 +248,8 @@ fn domains_that_nobody_can_read_stop_neither_links_nor_delivery() {
     edge.import("namespace,token,url\none,later,https://example.com/later\n");
     wait_for("the later link", || (edge.get("known.test", "/c/later").status == 302).then_some(()));
     wait_for("both clicks", || {
-        (cluster.count("select count(distinct token) from holdfast.hits where token in ('late', 'later')") == 2)
+        (cluster.count("select count(distinct token) from holdfast.hits where token in ('late', 'later')")
+            == 2)
             .then_some(())
     });
     assert_eq!(edge.status()["database"]["state"], "up");
