@@ -28,6 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroize as _;
 
 use crate::clock;
 use crate::event::UnixMillis;
@@ -152,7 +153,13 @@ async fn answer(
             let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
                 return said(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": "the body is too long" }));
             };
-            act(&path, &body.to_bytes(), commands).await
+            let body = body.to_bytes();
+            let answer = act(&path, &body, commands).await;
+            // It may hold a private key; where the connection's buffer is shared, that is the connection's own.
+            if let Ok(mut body) = body.try_into_mut() {
+                body.as_mut().zeroize();
+            }
+            answer
         }
     }
 }

@@ -104,13 +104,31 @@ pub fn create(source: &Source, now: UnixMillis) -> Result<Database, Error> {
     }
 }
 
-/// The SQL of every step from the schema with the number `found` (0 for none) to that of this release, in
-/// order; each is a transaction that notes that it was taken.
+/// The number of the step that the schema of `source` is at; 0 where there is nothing of it yet.
+///
+/// # Errors
+/// As [`open()`]: [`Error::Missing`] and [`Error::Unavailable`] where nobody can be asked.
+pub fn standing(source: &Source, timeout: Duration) -> Result<u32, Error> {
+    let is_there = match source {
+        Source::Sqlite(path) => path.metadata().map_or(true, |file| file.len() > 0),
+        Source::Postgres(settings) => postgres::exists(settings, timeout)?,
+    };
+    if !is_there {
+        return Ok(0);
+    }
+    match open(&source.bare(), Access::ReadOnly, timeout)? {
+        Database::Sqlite(database) => Ok(database.schema()),
+        Database::Postgres(database) => Ok(database.schema()),
+    }
+}
+
+/// The SQL that leads from step `from` of the schema to that of this release, in one transaction; nothing where
+/// it is there. A database that is at another step refuses it.
 #[must_use]
-pub fn steps(source: &Source, found: u32) -> Vec<String> {
+pub fn script(source: &Source, from: u32) -> Option<String> {
     match source {
-        Source::Sqlite(_) => sqlite::steps(found),
-        Source::Postgres(settings) => postgres::steps(settings, found),
+        Source::Sqlite(_) => sqlite::script(from),
+        Source::Postgres(settings) => postgres::script(settings, from),
     }
 }
 
@@ -162,21 +180,6 @@ impl Database {
         match self {
             Self::Sqlite(_) => true,
             Self::Postgres(database) => database.keeps_hits(),
-        }
-    }
-
-    /// The number of the schema that was found when this database was opened or last migrated.
-    #[must_use]
-    pub fn schema(&self) -> u32 {
-        each!(self, database => database.schema())
-    }
-
-    /// Whether domains can be followed: the schema of the first releases has no triggers for that.
-    #[must_use]
-    pub fn follows_domains(&self) -> bool {
-        match self {
-            Self::Sqlite(database) => database.schema() >= sqlite::DOMAINS_FROM,
-            Self::Postgres(database) => database.schema() >= postgres::DOMAINS_FROM,
         }
     }
 
@@ -296,7 +299,7 @@ impl Database {
     }
 
     /// Gives every customer's domain, tombstones included, in the order of hosts, and what to ask next time;
-    /// none of either where nothing changed since `seen`. No domain in a database of a release that had none.
+    /// none of either where nothing changed since `seen`.
     ///
     /// # Errors
     /// [`Unread`] says whether the rest of the database is concerned; what was given is then not complete. It
@@ -313,7 +316,8 @@ impl Database {
     /// Doing it again changes nothing.
     ///
     /// # Errors
-    /// As any write; nothing of the chunk is then in the database.
+    /// [`Error::NotOurs`] where the schema is older than domains; otherwise as any write. Nothing of the chunk is
+    /// then in the database.
     pub fn import_domains(&mut self, chunk: &[DomainRow]) -> Result<ImportedChunk, Error> {
         each!(self, database => database.import_domains(chunk))
     }

@@ -176,8 +176,6 @@ pub struct Follower {
     /// The bound on memory keeps new links from being taken.
     full: bool,
     domains: Following,
-    /// It was said that this database's schema has no domains to follow.
-    said_unfollowed: bool,
 }
 
 impl Follower {
@@ -289,12 +287,6 @@ impl Follower {
                 self.ask_load(now);
             }
             self.after_window = false;
-            if !database.follows_domains() && !std::mem::replace(&mut self.said_unfollowed, true) {
-                tracing::warn!(
-                    "the database has the schema of an earlier release, in which customers' domains cannot be \
-                     followed; run `holdfast migrate`"
-                );
-            }
             self.connection = Some((database, holding));
             self.domains.forget_seen();
         }

@@ -14,7 +14,8 @@
 //! newest snapshot is damaged the one before it does so too.
 //!
 //! It does not read the database, decide when to build, nor compare times of expiry: `follow` and
-//! `resolve` do. Only [`snapshot`] and [`log`] touch a disk.
+//! `resolve` do. Only [`snapshot`], [`log`], [`domains::file`] and
+//! [`parcel`] touch a disk.
 
 pub mod namespaces;
 
@@ -41,6 +42,8 @@ pub mod snapshot;
 pub mod log;
 
 pub mod domains;
+
+pub mod parcel;
 
 use std::sync::Arc;
 

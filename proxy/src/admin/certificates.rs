@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use certs::Report;
 use certs::acme::{Acme, Event};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
 
 use crate::metrics::Page;
 
@@ -33,10 +34,16 @@ pub enum Which {
     Name(String),
 }
 
-/// A private key with its chain, which no log shows.
+/// A private key with its chain, which no log shows; it is overwritten when it is dropped.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub struct Pem(String);
+
+impl Drop for Pem {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Pem {
     /// The text itself, for the one place that reads it.

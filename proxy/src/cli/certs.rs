@@ -1,13 +1,15 @@
 //! `holdfast certs`: the certificates of a running edge, and those on its disk.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use certs::acme::{self, Exported, Folder};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::client::Client;
 use super::running::{said, time};
@@ -76,6 +78,8 @@ pub struct Export {
 const NAMES_SHOWN: usize = 3;
 /// No key with its chain is longer.
 const FILE_BYTES_MAX: u64 = 48 << 10;
+/// What JSON makes of one byte at most.
+const ESCAPED_BYTES_MAX: usize = 6;
 
 impl Certs {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -109,12 +113,16 @@ impl Renew {
 
 impl Import {
     fn run(self) -> Result<(), Failure> {
-        let mut pem = String::new();
+        // Room for all of it from the start: what grows leaves copies of a key behind.
+        let mut pem = Zeroizing::new(String::with_capacity(self.files.len() * (FILE_BYTES_MAX as usize + 1)));
         for file in &self.files {
             pem.push_str(&read(file)?);
             pem.push('\n');
         }
-        let answer = Client::find(&self.running)?.act("/certificates/import", &json!({ "pem": pem }))?;
+        let mut body = Zeroizing::new(Vec::with_capacity(ESCAPED_BYTES_MAX * pem.len() + 16));
+        serde_json::to_writer(&mut *body, &Body { pem: &pem })
+            .map_err(|error| Failure::of("cannot send the certificate", &error))?;
+        let answer = Client::find(&self.running)?.act_in_secret("/certificates/import", body)?;
         said(&self.running, &answer, || {
             format!("{}: its certificate is served", answer["imported"].as_str().unwrap_or_default())
         });
@@ -122,13 +130,22 @@ impl Import {
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+/// What `/certificates/import` takes.
+#[derive(Serialize)]
+struct Body<'a> {
+    pem: &'a str,
+}
+
+fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
     let failed = |error| Failure::of(&format!("cannot read {}", file.display()), &error);
-    if fs::metadata(file).map_err(failed)?.len() > FILE_BYTES_MAX {
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize + 2));
+    let opened = File::open(file).map_err(failed)?;
+    opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         let file = file.display();
         return Err(Failure::Other(format!("{file} is longer than a certificate with its key")));
     }
-    fs::read_to_string(file).map_err(failed)
+    Ok(text)
 }
 
 impl Export {

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
 
 use super::{Failure, Running, output};
 use crate::admin::ACTION_HEADER;
@@ -63,7 +64,7 @@ impl Client {
     /// # Errors
     /// When nobody answers, or with what the edge says is wrong.
     pub fn look(&self, path: &str) -> Result<serde_json::Value, Failure> {
-        self.send(Method::GET, path, None)
+        self.send(Method::GET, path, Bytes::new())
     }
 
     /// Does the action at `path`.
@@ -71,15 +72,18 @@ impl Client {
     /// # Errors
     /// As [`Self::look`].
     pub fn act(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value, Failure> {
-        self.send(Method::POST, path, Some(body))
+        self.send(Method::POST, path, Bytes::from(body.to_string()))
     }
 
-    fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&serde_json::Value>,
-    ) -> Result<serde_json::Value, Failure> {
+    /// The same with a JSON body that nobody else may read; it is overwritten when it was sent.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub fn act_in_secret(&self, path: &str, body: Zeroizing<Vec<u8>>) -> Result<serde_json::Value, Failure> {
+        self.send(Method::POST, path, Bytes::from_owner(body))
+    }
+
+    fn send(&self, method: Method, path: &str, body: Bytes) -> Result<serde_json::Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -102,19 +106,13 @@ impl Client {
         Err(Failure::Other(said))
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&serde_json::Value>,
-    ) -> Result<(u16, Bytes), String> {
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
         let nobody = |error: &dyn std::fmt::Display| {
             format!(
                 "no edge answers at {} ({error}); is it running? name it by --config or --admin",
                 self.address
             )
         };
-        let text = body.map(ToString::to_string).unwrap_or_default();
         let mut request =
             Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
@@ -124,7 +122,7 @@ impl Client {
         let request = request
             .header(HOST, host)
             .header(ACTION_HEADER, "1")
-            .body(Full::new(Bytes::from(text)))
+            .body(Full::new(body))
             .map_err(|error| error.to_string())?;
         let response = match self.address.strip_prefix("unix:") {
             Some(path) => {

@@ -4,6 +4,7 @@ mod check;
 mod format;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,9 +91,12 @@ impl Import {
         format::read(&self.file, format, &mut |line, row| {
             let checked = row.and_then(|row| {
                 let host = check_row(&row, &config)?;
-                match lines.insert(host.clone(), line) {
-                    Some(first) => Err(format!("{host} stands in line {first}, too")),
-                    None => Ok(DomainRow { host: host.into(), ..row }),
+                match lines.entry(host.clone()) {
+                    Entry::Occupied(first) => Err(format!("{host} stands in line {}, too", first.get())),
+                    Entry::Vacant(free) => {
+                        free.insert(line);
+                        Ok(DomainRow { host: host.into(), ..row })
+                    }
                 }
             });
             match checked {
@@ -119,13 +123,6 @@ impl Import {
         database
             .migrate(config.database.migrate)
             .map_err(|error| Failure::of("the database cannot take domains", &error))?;
-        if !database.follows_domains() {
-            return Err(Failure::Other(format!(
-                "{} has the schema of an earlier release, in which no edge follows domains; run `holdfast migrate`, or \
-                 what `holdfast migrate --print` shows",
-                config.database.source
-            )));
-        }
         let (mut inserted, mut updated, mut unchanged) = (0, 0, 0);
         for chunk in rows.chunks(CHUNK_ROWS) {
             let done = database

@@ -21,10 +21,12 @@ use crate::clock;
 use crate::database::{self, Access, Database, OwnedLinkRow, Source, Stop, escape, unescape};
 use crate::event::UnixMillis;
 use crate::links::builder::{self, Settings};
+use crate::links::domains::{self, Domains};
 use crate::links::entry::Entry;
 use crate::links::namespaces::Namespaces;
 use crate::links::overlay::{Change, Overlay};
-use crate::links::{Links as KnownLinks, Origin, Row, State, guard, log, snapshot, target};
+use crate::links::table::Table;
+use crate::links::{Links as KnownLinks, Origin, Row, State, guard, log, parcel, snapshot, target};
 
 /// Commands about links.
 #[derive(Clone, Debug, Subcommand)]
@@ -39,7 +41,7 @@ pub enum Links {
     Refused(Refused),
     /// Take the load that the guard holds back
     Accept(Running),
-    /// Move an edge's links without the database
+    /// Move an edge's links and customers' domains without the database
     #[command(subcommand)]
     Snapshot(Snapshot),
 }
@@ -100,9 +102,9 @@ pub struct Refused {
 /// Commands about snapshots.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Snapshot {
-    /// Write everything that this edge knows of links to a file; it may be running
+    /// Write every link and domain that this edge knows to a file; it may be running
     Export(SnapshotFile),
-    /// Take a file's links as this edge's own; it must not be running
+    /// Take a file's links and domains as this edge's own; it must not be running
     Import(SnapshotFile),
 }
 
@@ -522,13 +524,38 @@ fn export_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
         ))
     })?;
     let tried = format!("cannot write {}", file.file.display());
-    let scratch = Scratch::beside(&file.file).map_err(|error| Failure::of(&tried, &error))?;
-    let written = snapshot::write(&scratch.0, 1, &finished.table, &meta)
-        .map_err(|error| Failure::of(&tried, &error))?;
-    std::fs::rename(&written.path, &file.file).map_err(|error| Failure::of(&tried, &error))?;
-    let links = output::count(finished.table.stats().links, "link");
-    output::line(format_args!("{links}, {}", output::count(written.bytes, "byte")));
+    let failed = |error: &dyn std::error::Error| Failure::of(&tried, error);
+    let scratch = Scratch::beside(&file.file).map_err(|error| failed(&error))?;
+    let mut written =
+        snapshot::write(&scratch.0, 1, &finished.table, &meta).map_err(|error| failed(&error))?;
+    let read = domains::file::read(&folder, snapshot::Damaged::Leave);
+    for (path, why) in &read.faults {
+        output::note(format_args!("{} cannot be used: {why}", path.display()));
+    }
+    if !read.faults.is_empty() && read.domains.is_none() {
+        output::note("the export has no domains; who imports it keeps those that are there");
+    }
+    if let Some(domains) = &read.domains {
+        written.bytes += File::options()
+            .write(true)
+            .open(&written.path)
+            .and_then(|mut file| parcel::add(&mut file, domains))
+            .map_err(|error| failed(&error))?;
+    }
+    std::fs::rename(&written.path, &file.file).map_err(|error| failed(&error))?;
+    output::line(format_args!(
+        "{}, {}",
+        contents(&finished.table, read.domains.as_ref()),
+        output::count(written.bytes, "byte")
+    ));
     Ok(())
+}
+
+/// What a file holds, in words.
+fn contents(table: &Table, domains: Option<&Domains>) -> String {
+    let links = output::count(table.stats().links, "link");
+    let domains = domains.map_or(0, Domains::len) as u64;
+    format!("{links}, {}", output::count(domains, "domain"))
 }
 
 fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
@@ -544,7 +571,13 @@ fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     })?;
     let folder = config.data.join("links");
     let scratch = Scratch::beside(&folder.join("import")).map_err(|error| Failure::of(&tried, &error))?;
-    std::fs::copy(&file.file, scratch.0.join(snapshot::file_name(1)))
+    let copy = scratch.0.join(snapshot::file_name(1));
+    std::fs::copy(&file.file, &copy).map_err(|error| Failure::of(&tried, &error))?;
+    let domains = File::options()
+        .read(true)
+        .write(true)
+        .open(&copy)
+        .and_then(|mut copy| parcel::take(&mut copy))
         .map_err(|error| Failure::of(&tried, &error))?;
     let (finished, meta) = fold(&scratch.0)?.map_err(|faults| {
         let reason = faults.first().map_or_else(String::new, |fault| format!(": {}", chain(&fault.reason)));
@@ -553,8 +586,14 @@ fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let generation = snapshot::newest_generation(&folder).map_err(|error| Failure::of(&tried, &error))? + 1;
     snapshot::write(&folder, generation, &finished.table, &meta)
         .map_err(|error| Failure::of(&tried, &error))?;
-    let links = output::count(finished.table.stats().links, "link");
-    output::line(format_args!("this edge has {links} now; start it"));
+    if let Some(domains) = &domains {
+        domains::file::write(&folder, domains).map_err(|error| Failure::of(&tried, &error))?;
+    }
+    let kept = if domains.is_none() { "; the file holds no domains, those that are here stay" } else { "" };
+    output::line(format_args!(
+        "this edge has {} of the file now{kept}; start it",
+        contents(&finished.table, domains.as_ref())
+    ));
     Ok(())
 }
 

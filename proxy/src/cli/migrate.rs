@@ -1,12 +1,14 @@
 //! `holdfast migrate`: the schema of Holdfast's tables, made, brought up to date, or printed.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::serve::load;
 use super::{Configured, Failure, output};
 use crate::causes::chain;
 use crate::clock;
-use crate::database::{self, Access, Migrate as Mode};
+use crate::database::{self, Access, Migrate as Mode, Source};
 
 /// Arguments of `migrate`.
 #[derive(Args, Clone, Debug)]
@@ -16,7 +18,7 @@ pub struct Migrate {
     /// Make the schema, or the file, where there is none
     #[arg(long)]
     create: bool,
-    /// Print the SQL of the steps that are missing instead of taking them
+    /// Print the SQL of the steps that are missing instead of taking them; of all where nobody can be asked
     #[arg(long, conflicts_with = "create")]
     print: bool,
 }
@@ -26,22 +28,7 @@ impl Migrate {
         let config = load(&self.configured.config)?;
         let source = &config.database.source;
         if self.print {
-            let found = match database::open(source, Access::ReadOnly, config.database.timeout) {
-                Ok(database) => database.schema(),
-                Err(error) => {
-                    let why = chain(&error).replace(char::is_control, " ");
-                    output::line(format_args!("-- {source} cannot be asked ({why}): every step follows.\n"));
-                    0
-                }
-            };
-            let steps = database::steps(source, found);
-            if steps.is_empty() {
-                output::line(format_args!("-- {source} is up to date."));
-            }
-            for step in steps {
-                output::line(format_args!("{step}\n"));
-            }
-            return Ok(());
+            return print(source, config.database.timeout);
         }
         let failed = |error: &database::Error| Failure::of("cannot migrate", error);
         if self.create && !database::exists(source).map_err(|error| failed(&error))? {
@@ -60,4 +47,29 @@ impl Migrate {
         }
         Ok(())
     }
+}
+
+/// Prints what the database lacks, for whoever may change it.
+fn print(source: &Source, timeout: Duration) -> Result<(), Failure> {
+    let (from, why) = match database::standing(source, timeout) {
+        Ok(0) => (0, format!("{source} has nothing of Holdfast's yet: this makes all of it.")),
+        Ok(from) => (from, format!("{source} is at step {from} of the schema: this is what comes after it.")),
+        Err(error @ (database::Error::Missing(_) | database::Error::Unavailable(_))) => {
+            let why = chain(&error).replace(['\n', '\r'], " ");
+            (0, format!("This is all of the schema, from nothing, for nobody could be asked: {why}."))
+        }
+        Err(error) => return Err(Failure::of("cannot say what is missing", &error)),
+    };
+    let Some(sql) = database::script(source, from) else {
+        output::line(format_args!("-- {source} is up to date, at step {from} of the schema."));
+        return Ok(());
+    };
+    let how = match source {
+        Source::Sqlite(path) => format!("sqlite3 -bail {} < FILE", path.display()),
+        Source::Postgres(_) => {
+            "psql -v ON_ERROR_STOP=1 -f FILE, as the owner of Holdfast's tables".to_owned()
+        }
+    };
+    output::line(format_args!("-- {why}\n-- One transaction, all or nothing: {how}\n\n{}", sql.trim_end()));
+    Ok(())
 }

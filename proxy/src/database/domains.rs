@@ -20,6 +20,14 @@ pub struct DomainRow {
     pub deleted: bool,
 }
 
+/// What to say of a database whose schema has no domains yet.
+pub(super) fn lacking(found: u32, needed: u32) -> String {
+    format!(
+        "its schema is at step {found}, and customers' domains come with step {needed}: run `holdfast migrate`, or \
+         what `holdfast migrate --print` shows"
+    )
+}
+
 /// A callback that is given one domain after the other.
 pub(super) type EachDomain<'a> = dyn FnMut(DomainRow) -> Result<(), Stop> + 'a;
 

@@ -26,9 +26,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub(super) use domains::DOMAINS_FROM;
 pub use foreign::Reading;
-pub(super) use migrations::steps;
+pub(super) use migrations::script;
 pub(super) use open::{create, exists, open};
 pub use settings::{ADDRESS, AddressFault, Pooler, Settings, masked};
 

@@ -18,8 +18,7 @@ mod open;
 #[cfg(test)]
 mod tests;
 
-pub(super) use domains::DOMAINS_FROM;
-pub(super) use migrations::steps;
+pub(super) use migrations::script;
 pub use open::{create, open};
 
 use super::books::{Audit, BatchRow, Held};

@@ -12,6 +12,7 @@ use crate::database::{self, Database, DomainsSeen, Stop, Unread};
 use crate::event::UnixMillis;
 use crate::links::domains::{Domains, Merged, Row, Settings, file};
 use crate::links::guard::Held;
+use crate::links::snapshot::Damaged;
 
 use super::{ROWS_PER_SIGN, is_due};
 
@@ -51,11 +52,11 @@ impl Following {
     /// # Blocking
     /// Reads the file.
     pub(super) fn start(folder: PathBuf, known: Arc<ArcSwap<Domains>>) -> Self {
-        let read = file::read(&folder);
+        let read = file::read(&folder, Damaged::SetAside);
         for (path, why) in read.faults {
             tracing::error!(path = %path.display(), why, "a file of domains cannot be used; the one before it is");
         }
-        known.store(Arc::new(read.domains));
+        known.store(Arc::new(read.domains.unwrap_or_default()));
         Self {
             known,
             folder,

@@ -141,7 +141,6 @@ pub fn start(
         failing: None,
         full: false,
         domains,
-        said_unfollowed: false,
     };
     follower.report();
     Ok(Started { follower, mill, events, queue, board })

@@ -111,9 +111,10 @@ async fn first_byte(stream: &TcpStream) -> Option<u8> {
     }
 }
 
-/// Waits for the certificate of a name that has none, if it may have one. What comes of it the index shows.
+/// Waits for the certificate of a name that has none whose dates hold, if it may have one. What comes of it the
+/// index shows; one that is over is shown where nothing better came.
 async fn demand(core: &Core, entry: &Entry, tls: &Tls, issuing: &Issuing, asked: Option<&str>) {
-    let Some(name) = asked.filter(|name| !tls.server.resolver().has(name)) else { return };
+    let Some(name) = asked.filter(|name| !tls.server.resolver().covers(name)) else { return };
     entry.must_end(core.tick() + issuing.demand_wait + DEMAND_SPARE);
     let end = entry.within_deadline(issuing.acme.demand(name)).await;
     core.counters().demanded(match end {

@@ -568,12 +568,7 @@ fn orders_wait_for_a_database_that_is_not_to_be_asked_or_lacks_their_table() {
     let never = config.replace("poll = \"50ms\"", "poll = \"50ms\"\nmigrate = \"never\"");
     let mut edge = Edge::prepare(&never, LINKS);
     // As the release before left it.
-    cluster.sql(
-        "drop table holdfast.orders; drop function holdfast.domains_bury cascade;
-         drop trigger domains_revise on holdfast.domains; drop trigger domains_tell on holdfast.domains;
-         alter table holdfast.domains drop column revision;
-         update holdfast.meta set value = '1' where key = 'schema'",
-    );
+    cluster.take_back(1);
     edge.start();
     wait_for("the alarm", || edge.log().contains("run `holdfast migrate`").then_some(()));
     edge.redirect("click.test", "/c/a");

@@ -305,6 +305,34 @@ impl Cluster {
             .expect("psql runs")
     }
 
+    /// Runs a file of SQL as the role that owns Holdfast's tables, as an administrator does; what psql said.
+    pub fn run_sql(&self, sql: &str) -> Result<(), String> {
+        self.write("printed.sql", sql);
+        let output = self
+            .client("psql")
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "holdfast", "-f", "printed.sql"])
+            .env("PGUSER", USER)
+            .output()
+            .expect("psql runs");
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Takes the schema back to what an earlier release left: step 1 or 2.
+    pub fn take_back(&self, step: u32) {
+        if step < 2 {
+            self.sql("drop table holdfast.orders");
+        }
+        self.sql(&format!(
+            "drop function holdfast.domains_bury cascade;
+             drop trigger domains_revise on holdfast.domains; drop trigger domains_tell on holdfast.domains;
+             alter table holdfast.domains drop column revision;
+             update holdfast.meta set value = '{step}' where key = 'schema'"
+        ));
+    }
+
     /// One of PostgreSQL's clients, as the superuser over the server's socket.
     fn client(&self, name: &str) -> Command {
         let mut command = program(name);

@@ -165,6 +165,55 @@ fn an_import_with_faults_names_the_lines_and_imports_nothing() {
 }
 
 #[test]
+fn one_host_in_many_spellings_is_one_and_those_of_the_configuration_are_refused() {
+    let site = SITE.replace("hosts = [", "hosts = [\"straße.test\", ");
+    let edge = Edge::with(&configuration(&site), LINKS);
+    let long = format!("{{\"host\":\"long.test\",\"site\":\"shop\",\"brand\":\"{}\"}}", "x".repeat(200_000));
+    let rows = [
+        "\u{feff}{\"host\":\"bücher.test\",\"site\":\"shop\"}",
+        "{\"host\":\"BÜCHER.Test.\",\"site\":\"shop\"}",
+        "{\"host\":\"xn--bcher-kva.test\",\"site\":\"shop\"}",
+        "{\"host\":\"Straße.test.\",\"site\":\"shop\"}",
+        "{\"host\":\"XN--strae-oqa.test\",\"site\":\"shop\"}",
+        "{\"host\":\"CLICK.test.\",\"site\":\"shop\"}",
+        "{\"host\":\"*.bücher.test\",\"site\":\"shop\"}",
+        "{\"host\":\"own.wild.test\",\"site\":\"shop\"}",
+        "{\"host\":\"OWN.wild.test.\",\"site\":\"shop\"}",
+        "{\"host\":\"own.wild.test..\",\"site\":\"shop\"}",
+        "{\"host\":\"a.test:443\",\"site\":\"shop\"}",
+        &long,
+        "{\"host\":\"after.test\",\"site\":\"shop\"}",
+    ];
+    std::fs::write(edge.path("spelled.ndjson"), rows.join("\n")).unwrap();
+    let output = edge.run(&["domains", "import", "spelled.ndjson"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let faults: Vec<&str> = said.lines().filter(|line| line.starts_with("spelled.ndjson:")).collect();
+    for (line, part) in [
+        (2, "line 1, too"),
+        (3, "line 1, too"),
+        (4, "configuration"),
+        (5, "configuration"),
+        (6, "configuration"),
+        (7, "wildcard"),
+        (9, "line 8, too"),
+        (10, "own.wild.test.."),
+        (11, "port"),
+        (12, "bytes"),
+    ] {
+        let begin = format!("spelled.ndjson:{line}: ");
+        let fault = faults.iter().find(|fault| fault.starts_with(&begin));
+        assert!(fault.is_some_and(|fault| fault.contains(part)), "{line}: {part}: {said}");
+    }
+    assert_eq!(faults.len(), 10, "{said}");
+    assert_eq!(edge.count("select count(*) from domains"), 0);
+    let done = edge.ok(&["domains", "import", "--skip-bad", "spelled.ndjson"]);
+    assert!(done.contains("3 domains read: 3 new") && done.contains("10 rows passed over"), "{done}");
+    wait_status(&edge, "after.test", 302);
+    wait_status(&edge, "xn--bcher-kva.test", 302);
+}
+
+#[test]
 fn a_restart_in_an_outage_knows_what_came_two_seconds_before() {
     let mut edge = edge();
     import(&edge, "brand.test,shop,two,,\n");
@@ -183,6 +232,49 @@ fn a_restart_in_an_outage_knows_what_came_two_seconds_before() {
     assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/one");
     std::fs::rename(edge.path("away.db"), edge.database()).unwrap();
     wait_status(&edge, "brand.test", 302);
+}
+
+/// The export held links alone, so a new edge that was started in an outage answered 421 for every customer.
+#[test]
+fn domains_move_to_another_edge_with_the_links() {
+    let mut edge = edge();
+    edge.ok(&["links", "snapshot", "export", "without.links"]);
+    import(&edge, "brand.test,shop,two,\"{\"\"name\"\":\"\"Blume\"\"}\",\n");
+    wait_status(&edge, "brand.test", 302);
+    wait_for("the file of domains", || edge.path("data/links/domains.ndjson").exists().then_some(()));
+    let said = edge.ok(&["links", "snapshot", "export", "moved.links"]);
+    assert!(said.starts_with("3 links, 1 domain, "), "{said}");
+    edge.stop();
+
+    let mut other = Edge::prepare(&configuration(SITE), "namespace,token,url\none,z,https://example.com/z\n");
+    for file in ["moved.links", "without.links"] {
+        crate::edge::copy(&edge.path(file), &other.path(file));
+    }
+    // One that was cut off or damaged is refused whole.
+    let bytes = std::fs::read(other.path("moved.links")).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() - 60] ^= 1;
+    for bad in [&bytes[..bytes.len() - 10], &flipped] {
+        std::fs::write(other.path("bad.links"), bad).unwrap();
+        let output = other.run(&["links", "snapshot", "import", "bad.links"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("bad.links"), "{said}");
+        assert!(!other.path("data/links/domains.ndjson").exists());
+    }
+    let said = other.ok(&["links", "snapshot", "import", "moved.links"]);
+    assert!(said.contains("3 links, 1 domain of the file"), "{said}");
+    std::fs::remove_file(other.database()).unwrap();
+    other.start();
+    assert_eq!(other.redirect("brand.test", "/c/a"), "https://example.com/two");
+    assert!(other.get("brand.test", "/c/unknown").text().contains("Blume"));
+    other.stop();
+
+    // An export without domains, as those of old are, takes none away.
+    let said = other.ok(&["links", "snapshot", "import", "without.links"]);
+    assert!(said.contains("those that are here stay"), "{said}");
+    other.start();
+    assert_eq!(other.redirect("brand.test", "/c/a"), "https://example.com/two");
+    assert_eq!(other.redirect("click.test", "/c/a"), "https://example.com/one");
 }
 
 #[test]
@@ -225,7 +317,16 @@ fn a_check_says_where_the_dns_leads_and_whether_a_certificate_is_there() {
         (&found[0]["host"], &found[0]["edge"], &found[0]["dns"]),
         (&"localhost".into(), &"served".into(), &"here".into())
     );
-    assert!(found[0]["certificate_until_s"].is_null());
+    assert!(found[0]["certificate_until_s"].is_null() && found[0]["certificate"] == "none");
+    // The same names as people write them.
+    let output =
+        edge.ask(&["domains", "check", "--json", "LocalHost.", "localhost", "--expect", "localhost"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((found.as_array().unwrap().len(), &found[0]["edge"]), (1, &"served".into()), "{found}");
+    let output = edge.ask(&["domains", "check", "*.test"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = edge.ask(&["domains", "check", "--json", "--expect", "localhost"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found[1]["dns"], &found[1]["addresses"]), (&"nowhere".into(), &serde_json::json!([])));
     let output = edge.ask(&["domains", "check", "localhost", "--expect", "192.0.2.1"]);
     let said = String::from_utf8(output.stdout).unwrap();
@@ -259,44 +360,28 @@ fn domains_that_nobody_can_read_stop_neither_links_nor_delivery() {
     assert_eq!(edge.metric("holdfast_domains_failing", ""), 0.0);
 }
 
-/// What was printed lacked the note that a step was taken: whoever ran it had the table, and edges that did not
-/// follow it.
+/// Domains were imported into the table of an earlier release, whose triggers were not there, and nobody was told
+/// that no edge follows them.
 #[test]
-fn what_is_printed_for_an_administrator_brings_every_schema_up_to_date() {
+fn a_schema_without_domains_is_told_of_and_stops_nothing_else() {
     let cluster = Cluster::start();
-    let config =
-        format!("{}\n", cluster.configuration(SITE)).replace("[database]", "[database]\nmigrate = \"never\"");
-    // Nothing is there yet.
-    cluster.sql("drop schema if exists holdfast cascade");
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("data")).unwrap();
-    std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();
-    let mut edge = Edge::in_folder(folder);
-    let run = |sql: &str| cluster.sql(&format!("set role {USER};\n{sql}"));
-    let printed = edge.ok(&["migrate", "--print"]);
-    assert!(printed.contains("cannot be asked"), "{printed}");
-    run(&printed);
-    assert!(edge.ok(&["migrate", "--print"]).contains("is up to date"));
-    assert!(edge.ok(&["migrate"]).contains("is up to date"));
-    // A schema of the first release.
-    cluster.sql(
-        "drop table holdfast.orders; alter table holdfast.domains drop column revision;
-         drop function holdfast.domains_bury cascade; drop trigger domains_revise on holdfast.domains;
-         drop trigger domains_tell on holdfast.domains; update holdfast.meta set value = '1' where key = 'schema'",
-    );
+    let never =
+        cluster.configuration(SITE).replace("poll = \"50ms\"", "poll = \"50ms\"\nmigrate = \"never\"");
+    let mut edge = Edge::prepare(&never, LINKS);
+    cluster.take_back(1);
     std::fs::write(edge.path("domains.csv"), "host,site\nclick.brand.test,shop\n").unwrap();
-    let refused = edge.run(&["domains", "import", "domains.csv"]);
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && said.contains("holdfast migrate"), "{said}");
-    edge.import(LINKS);
+    for arguments in [&["domains", "import", "domains.csv"][..], &["domains", "export"]] {
+        let refused = edge.run(arguments);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains("holdfast migrate"), "{said}");
+    }
     edge.start();
-    wait_for("the warning", || edge.log().contains("domains cannot be followed").then_some(()));
-    edge.stop();
-    let printed = edge.ok(&["migrate", "--print"]);
-    assert!(!printed.contains("CREATE TABLE \"holdfast\".links "), "only what is missing:\n{printed}");
-    run(&printed);
+    wait_for("the alarm", || (edge.metric("holdfast_domains_failing", "") == 1.0).then_some(()));
+    assert!(edge.log().contains("run `holdfast migrate`"), "{}", edge.log());
+    assert_eq!(edge.get("click.test", "/c/a").status, 302);
+    wait_for("the click", || (cluster.count("select count(*) from holdfast.hits") == 1).then_some(()));
+    edge.ok(&["migrate"]);
     edge.ok(&["domains", "import", "domains.csv"]);
-    edge.start();
     wait_status(&edge, "click.brand.test", 302);
 }
 
@@ -305,11 +390,7 @@ fn what_is_printed_for_an_administrator_brings_every_schema_up_to_date() {
 fn a_step_that_an_edge_may_not_take_stops_no_delivery() {
     let cluster = Cluster::start();
     let mut edge = Edge::prepare(&cluster.configuration(SITE), LINKS);
-    cluster.sql(
-        "drop table holdfast.orders; alter table holdfast.domains drop column revision;
-         drop function holdfast.domains_bury cascade; drop trigger domains_revise on holdfast.domains;
-         drop trigger domains_tell on holdfast.domains; update holdfast.meta set value = '1' where key = 'schema'",
-    );
+    cluster.take_back(1);
     cluster.sql("reassign owned by holdfast to current_user");
     cluster.sql(&format!(
         "grant usage on schema holdfast to {USER}; grant all on all tables in schema holdfast to {USER};
@@ -370,4 +451,64 @@ fn every_edge_of_a_server_hears_of_a_new_domain() {
     assert!(import(&first, "brand.test,shop,,\"{\"\"name\"\":\"\"X\"\"}\",\n").contains("1 as before"));
     let exported = first.ok(&["domains", "export"]);
     assert!(exported.contains("more.test,shop,ü"), "{exported}");
+}
+
+/// The SQL lacked the rows of `meta` that say which step was taken, and had every step: whoever ran it had errors,
+/// or a database whose domains no edge followed.
+#[test]
+fn the_printed_sql_brings_a_database_from_where_it_is_to_the_newest() {
+    for step in 0..3 {
+        let cluster = Cluster::start();
+        let config =
+            cluster.configuration(SITE).replace("poll = \"50ms\"", "poll = \"50ms\"\nmigrate = \"never\"");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();
+        let mut edge = Edge::in_folder(folder);
+        if step > 0 {
+            edge.import(LINKS);
+            cluster.take_back(step);
+        }
+        let printed = edge.ok(&["migrate", "--print"]);
+        let has = |table: &str| printed.contains(&format!("CREATE TABLE \"holdfast\".{table} "));
+        assert_eq!((has("links"), has("orders")), (step < 1, step < 2), "from {step}: {printed}");
+        cluster.run_sql(&printed).unwrap();
+        // Twice, or on a database that stands elsewhere, it does nothing.
+        assert!(cluster.run_sql(&printed).unwrap_err().contains("print this SQL again"));
+        assert!(edge.ok(&["migrate", "--print"]).starts_with("-- "));
+        assert!(edge.ok(&["migrate", "--print"]).contains("up to date, at step 3"));
+        edge.import(LINKS);
+        edge.start();
+        cluster
+            .sql("insert into holdfast.domains (host, site, namespace) values ('brand.test', 'shop', 'two')");
+        wait_status(&edge, "brand.test", 302);
+        cluster.sql("delete from holdfast.domains");
+        wait_status(&edge, "brand.test", 421);
+        assert!(edge.ok(&["migrate"]).contains("up to date"));
+    }
+}
+
+#[test]
+fn the_sql_of_a_database_that_cannot_be_asked_is_all_of_it_and_says_so() {
+    let mut cluster = Cluster::start();
+    let edge = Edge::prepare(&cluster.configuration(SITE), LINKS);
+    cluster.stop();
+    let printed = edge.ok(&["migrate", "--print"]);
+    let first = printed.lines().next().unwrap();
+    assert!(
+        first.starts_with("-- This is all of the schema") && first.contains("nobody could be asked"),
+        "{first}"
+    );
+    assert!(!printed.contains(crate::cluster::PASSWORD));
+    cluster.run();
+    // It was there after all.
+    assert!(cluster.run_sql(&printed).unwrap_err().contains("it is there already"));
+    let missing = Edge::in_folder(tempfile::tempdir().unwrap());
+    std::fs::write(missing.path("holdfast.toml"), configuration(SITE)).unwrap();
+    let printed = missing.ok(&["migrate", "--print"]);
+    assert!(
+        printed.starts_with("-- This is all of the schema") && printed.contains("does not exist"),
+        "{printed}"
+    );
+    assert!(printed.contains("'compatible', 1"), "{printed}");
 }

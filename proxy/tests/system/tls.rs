@@ -571,6 +571,12 @@ fn a_lone_pair_with_wrong_dates_is_served_and_told_of() {
     assert!(subject.edge.log().contains("it is served all the same"), "{}", subject.edge.log());
     assert_eq!(subject.edge.metric("holdfast_certificate_faults", ""), 1.0);
     assert!(subject.edge.tell(&["certs", "list"]).contains("OVER"));
+    // A check of the domain names it, too: it once was content with any certificate.
+    let checked = subject.edge.ask(&["domains", "check", "click.test", "other.test"]);
+    let table = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(3), "{table}");
+    let line = |host: &str| table.lines().find(|line| line.starts_with(host)).unwrap_or_default().to_owned();
+    assert!(line("click.test").contains("EXPIRED") && line("other.test").contains("NONE"), "{table}");
     let checked = subject.edge.run(&["check"]);
     assert!(checked.status.success());
     let said = String::from_utf8_lossy(&checked.stderr);
@@ -677,7 +683,19 @@ fn http_on_the_port_for_tls_is_sent_to_https_and_tls_on_the_other_ends() {
     assert_eq!(subject.handshakes("outcome=\"plain\""), 5.0);
     assert_eq!(subject.edge.count("select count(*) from hits"), 0, "a click counts when it comes back");
 
-    assert!(connect(subject.edge.http, &subject.authority.client(), "click.test").is_err());
+    // Told in HTTP, and ended at once: a client that is left waiting fails, too, but much later.
+    let mut client =
+        ClientConnection::new(subject.authority.client(), ServerName::try_from("click.test").unwrap())
+            .unwrap();
+    let mut stream = TcpStream::connect(subject.edge.http).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_tls(&mut stream).unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("the connection ends");
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said:?}");
+    assert_eq!(subject.handshakes("outcome=\"full\""), 0.0, "no handshake took place");
+    assert_eq!(subject.edge.metric("holdfast_panics_total", ""), 0.0);
     assert_eq!(subject.edge.redirect("click.test", "/c/a"), "https://example.com/a");
 }
 

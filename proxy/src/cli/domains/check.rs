@@ -1,12 +1,13 @@
 //! `holdfast domains check`: does a domain's DNS lead to the edges, is a certificate there, when does it end.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::super::client::Client;
@@ -14,6 +15,8 @@ use super::super::running::time;
 use super::super::serve;
 use super::{Failure, Running, known, output};
 use crate::admin::certificates::Listing;
+use crate::clock;
+use crate::route::HostPattern;
 
 /// Arguments of `domains check`.
 #[derive(Args, Clone, Debug)]
@@ -32,17 +35,38 @@ const QUESTIONS: usize = 16;
 /// How long one may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
+/// A certificate that ends within this is named; one that is renewed by itself never comes so near.
+const SOON_S: i64 = 14 * 86_400;
+/// Of short-lived ones the last part of this many.
+const SOON_PART: i64 = 6;
+
+/// How the certificate for a domain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Proof {
+    Good,
+    EndsSoon,
+    Expired,
+    NotYetValid,
+    /// The edge has none that is for this name, whatever else it shows.
+    None,
+}
+
 /// How one domain stands.
 #[derive(Debug, Serialize)]
 struct Standing {
     host: String,
     /// As the edge has it: `served`, `disabled`, `absent`, `refused`, or `unknown`.
     edge: String,
-    /// `here`, `elsewhere`, `partly`, `nowhere`, or `unexpected` where nobody said what to expect.
+    /// `here`, `elsewhere`, `partly`, `nowhere`, `unanswered` where the resolver took too long, or `unexpected`
+    /// where nobody said what to expect.
     dns: &'static str,
     /// What the name leads to.
     addresses: Vec<IpAddr>,
-    /// Last second of the certificate that the edge has for it, Unix.
+    certificate: Proof,
+    /// First second of the certificate that the edge has for it, Unix.
+    certificate_from_s: Option<i64>,
+    /// Its last second.
     certificate_until_s: Option<i64>,
 }
 
@@ -50,7 +74,7 @@ impl Standing {
     fn is_well(&self) -> bool {
         matches!(self.edge.as_str(), "served" | "absent")
             && self.dns == "here"
-            && self.certificate_until_s.is_some()
+            && self.certificate == Proof::Good
     }
 }
 
@@ -67,33 +91,38 @@ impl Check {
                 .map(|domain| domain.host.clone())
                 .collect()
         } else {
-            self.hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect()
+            spelled(&self.hosts)?
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::of("cannot ask the resolver", &error))?;
-        let (here, found) = runtime.block_on(async {
-            let here: BTreeSet<IpAddr> =
-                resolve_all(&expected).await.into_iter().flat_map(|(_, found)| found).collect();
-            (here, resolve_all(&hosts).await)
-        });
-        for name in &expected {
-            if here.is_empty() {
-                output::note(format_args!("{name}, by which clients should reach the edges, leads nowhere"));
-            }
+        let (edges, found) =
+            runtime.block_on(async { (resolve_all(&expected).await, resolve_all(&hosts).await) });
+        // Without waiting for answers that nobody waits for any more.
+        runtime.shutdown_background();
+        for (name, _) in expected.iter().zip(&edges).filter(|(_, found)| !matches!(found, Found::At(_))) {
+            output::note(format_args!("{name}, by which clients should reach the edges, leads nowhere"));
         }
-        let standings: Vec<Standing> = found
+        let here: BTreeSet<IpAddr> = edges.into_iter().flat_map(Found::addresses).collect();
+        let now_s = i64::try_from(clock::now().0 / 1000).unwrap_or(i64::MAX);
+        let standings: Vec<Standing> = hosts
             .into_iter()
-            .map(|(host, addresses)| Standing {
-                edge: domains
-                    .iter()
-                    .find(|domain| domain.host == host)
-                    .map_or_else(|| "unknown".to_owned(), |domain| domain.state.clone()),
-                dns: dns(&addresses, &here, expected.is_empty()),
-                certificate_until_s: certificate(&listing, &host),
-                addresses,
-                host,
+            .zip(found)
+            .map(|(host, found)| {
+                let validity = certificate(&listing, &host, now_s);
+                Standing {
+                    edge: domains
+                        .iter()
+                        .find(|domain| domain.host == host)
+                        .map_or_else(|| "unknown".to_owned(), |domain| domain.state.clone()),
+                    dns: dns(&found, &here, expected.is_empty()),
+                    certificate: proof(validity, now_s),
+                    certificate_from_s: validity.map(|(from, _)| from),
+                    certificate_until_s: validity.map(|(_, until)| until),
+                    addresses: found.addresses(),
+                    host,
+                }
             })
             .collect();
         if self.running.json {
@@ -119,50 +148,155 @@ impl Check {
     }
 }
 
-/// The addresses of each name, in the order of the names; none where it has none or nobody answers in time.
-async fn resolve_all(names: &[String]) -> Vec<(String, Vec<IpAddr>)> {
-    let mut found = Vec::with_capacity(names.len());
-    for some in names.chunks(QUESTIONS) {
-        let mut asked = JoinSet::new();
-        for (place, name) in some.iter().cloned().enumerate() {
-            asked.spawn(async move {
-                let answer: Result<io::Result<Vec<SocketAddr>>, _> =
-                    tokio::time::timeout(ANSWER_WAIT, async {
-                        Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect())
-                    })
-                    .await;
-                let addresses: BTreeSet<IpAddr> = match answer {
-                    Ok(Ok(addresses)) => addresses.into_iter().map(|address| address.ip()).collect(),
-                    Ok(Err(_)) | Err(_) => BTreeSet::new(),
-                };
-                (place, name, addresses.into_iter().collect())
-            });
+/// Hosts as people write them, each once, in the one spelling in which edges list them.
+fn spelled(hosts: &[String]) -> Result<Vec<String>, Failure> {
+    let mut spelled = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let name = match HostPattern::parse(host) {
+            Ok(HostPattern::Exact(name)) => String::from_utf8_lossy(&name).into_owned(),
+            Ok(HostPattern::Below(_)) => {
+                return Err(Failure::Other(format!(
+                    "{host}: a wildcard; name the hosts that are to be checked"
+                )));
+            }
+            Err(fault) => return Err(Failure::Other(format!("{host}: {fault}"))),
+        };
+        if !spelled.contains(&name) {
+            spelled.push(name);
         }
-        let mut answers = asked.join_all().await;
-        answers.sort_by_key(|(place, ..)| *place);
-        found.extend(answers.into_iter().map(|(_, name, addresses)| (name, addresses)));
     }
-    found
+    Ok(spelled)
 }
 
-fn dns(addresses: &[IpAddr], here: &BTreeSet<IpAddr>, is_unsaid: bool) -> &'static str {
+/// What the resolver says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    At(Vec<IpAddr>),
+    Nowhere,
+    /// It said nothing in time.
+    Unanswered,
+}
+
+impl Found {
+    fn addresses(self) -> Vec<IpAddr> {
+        match self {
+            Self::At(addresses) => addresses,
+            Self::Nowhere | Self::Unanswered => Vec::new(),
+        }
+    }
+}
+
+/// What the resolver says of each name, in the order of the names.
+async fn resolve_all(names: &[String]) -> Vec<Found> {
+    ask_all(names, ANSWER_WAIT, look_up).await
+}
+
+/// Asks for each name; as soon as one question is over the next begins, so a slow one holds up nobody else.
+async fn ask_all(names: &[String], wait: Duration, ask: fn(&str) -> Found) -> Vec<Found> {
+    let places = Arc::new(Semaphore::new(QUESTIONS));
+    let mut asked = JoinSet::new();
+    for (at, name) in names.iter().cloned().enumerate() {
+        let places = Arc::clone(&places);
+        asked.spawn(async move {
+            let Ok(place) = places.acquire_owned().await else { return (at, Found::Unanswered) };
+            // The system's resolver cannot be told to stop: a question keeps its place until it is over, and time
+            // runs only for those that are asked.
+            let question = tokio::task::spawn_blocking(move || {
+                let found = ask(&name);
+                drop(place);
+                found
+            });
+            match tokio::time::timeout(wait, question).await {
+                Ok(Ok(found)) => (at, found),
+                Ok(Err(_)) | Err(_) => (at, Found::Unanswered),
+            }
+        });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, found)| found).collect()
+}
+
+/// Asks the system's resolver, and for a name with a dot without the domains that it would try to append.
+fn look_up(name: &str) -> Found {
+    let absolute = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.to_owned(),
+        None if name.parse::<IpAddr>().is_ok() || name.ends_with('.') || !name.contains('.') => {
+            name.to_owned()
+        }
+        None => format!("{name}."),
+    };
+    let addresses: BTreeSet<IpAddr> =
+        (absolute.as_str(), 0).to_socket_addrs().into_iter().flatten().map(|at| at.ip()).collect();
+    if addresses.is_empty() { Found::Nowhere } else { Found::At(addresses.into_iter().collect()) }
+}
+
+fn dns(found: &Found, here: &BTreeSet<IpAddr>, is_unsaid: bool) -> &'static str {
+    let addresses = match found {
+        Found::At(addresses) => addresses,
+        Found::Nowhere => return "nowhere",
+        Found::Unanswered => return "unanswered",
+    };
     let ours = addresses.iter().filter(|address| here.contains(address)).count();
-    match (addresses.len(), ours) {
-        (0, _) => "nowhere",
+    match ours {
         _ if is_unsaid => "unexpected",
-        (_, 0) => "elsewhere",
-        (all, ours) if all == ours => "here",
+        0 => "elsewhere",
+        ours if ours == addresses.len() => "here",
         _ => "partly",
     }
 }
 
-/// When the last of the certificates ends that are for `host`.
-fn certificate(listing: &Listing, host: &str) -> Option<i64> {
+/// First and last second of the certificate that is shown for `host`: as edges choose, one whose dates hold before
+/// one whose do not, then one that names it before a wildcard.
+fn certificate(listing: &Listing, host: &str, now_s: i64) -> Option<(i64, i64)> {
     let above = host.split_once('.').map(|(_, above)| format!("*.{above}"));
-    let is_for = |name: &String| name == host || Some(name) == above.as_ref();
-    let filed = listing.certificates.iter().filter(|listed| listed.names.iter().any(is_for));
-    let ordered = listing.orders.iter().filter(|order| order.name == host).filter_map(|order| order.until_s);
-    filed.map(|listed| listed.until_s).chain(ordered).max()
+    // How near the nearest of the names is.
+    let nearness = |names: &mut dyn Iterator<Item = &String>| {
+        names
+            .filter_map(|name| {
+                (name == host).then_some(2).or_else(|| (Some(name) == above.as_ref()).then_some(1))
+            })
+            .max()
+    };
+    let filed = listing
+        .certificates
+        .iter()
+        .filter_map(|listed| Some((nearness(&mut listed.names.iter())?, listed.from_s, listed.until_s)));
+    let ordered = listing.orders.iter().filter_map(|order| {
+        Some((nearness(&mut std::iter::once(&order.name))?, order.from_s?, order.until_s?))
+    });
+    filed
+        .chain(ordered)
+        .max_by_key(|&(near, from, until)| ((from..=until).contains(&now_s), near, until))
+        .map(|(_, from, until)| (from, until))
+}
+
+fn proof(validity: Option<(i64, i64)>, now_s: i64) -> Proof {
+    let Some((from, until)) = validity else { return Proof::None };
+    let soon = SOON_S.min((until - from) / SOON_PART);
+    match () {
+        () if until < now_s => Proof::Expired,
+        () if from > now_s => Proof::NotYetValid,
+        () if until - now_s < soon => Proof::EndsSoon,
+        () => Proof::Good,
+    }
+}
+
+/// What the table says of a certificate; what is not well stands in capitals.
+fn said(standing: &Standing) -> String {
+    let at = |second: Option<i64>| {
+        second
+            .and_then(|second| u64::try_from(second).ok())
+            .map_or_else(String::new, |second| time(second * 1000))
+    };
+    let until = at(standing.certificate_until_s);
+    match standing.certificate {
+        Proof::Good => until,
+        Proof::EndsSoon => format!("{until} ENDS SOON"),
+        Proof::Expired => format!("{until} EXPIRED"),
+        Proof::NotYetValid => format!("NOT YET VALID, from {}", at(standing.certificate_from_s)),
+        Proof::None => "NONE".to_owned(),
+    }
 }
 
 fn print(standings: &[Standing]) {
@@ -173,13 +307,12 @@ fn print(standings: &[Standing]) {
     let mut table = output::Table::new(&["host", "edge", "dns", "leads to", "certificate until"]);
     for standing in standings {
         let addresses: Vec<_> = standing.addresses.iter().map(ToString::to_string).collect();
-        let until = standing.certificate_until_s.and_then(|until| u64::try_from(until).ok());
         table.row([
             standing.host.clone(),
             standing.edge.clone(),
             standing.dns.to_owned(),
             addresses.join(", "),
-            until.map_or_else(|| "NONE".to_owned(), |until| time(until * 1000)),
+            said(standing),
         ]);
     }
     table.print();
@@ -193,15 +326,93 @@ fn print(standings: &[Standing]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::certificates::Listed;
+
+    const NOW_S: i64 = 1_700_000_000;
+    const DAY_S: i64 = 86_400;
 
     #[test]
     fn addresses_are_held_against_those_of_the_edges() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let here = BTreeSet::from([ip("192.0.2.1"), ip("2001:db8::1")]);
-        assert_eq!(dns(&[ip("192.0.2.1")], &here, false), "here");
-        assert_eq!(dns(&[ip("192.0.2.1"), ip("192.0.2.9")], &here, false), "partly");
-        assert_eq!(dns(&[ip("192.0.2.9")], &here, false), "elsewhere");
-        assert_eq!(dns(&[ip("192.0.2.9")], &BTreeSet::new(), true), "unexpected");
-        assert_eq!(dns(&[], &here, false), "nowhere");
+        let check = |addresses: &[&str], is_unsaid, expected| {
+            let found = Found::At(addresses.iter().map(|text| ip(text)).collect());
+            assert_eq!(dns(&found, &here, is_unsaid), expected, "{addresses:?}");
+        };
+        check(&["192.0.2.1"], false, "here");
+        check(&["192.0.2.1", "192.0.2.9"], false, "partly");
+        check(&["192.0.2.9"], false, "elsewhere");
+        check(&["192.0.2.9"], true, "unexpected");
+        assert_eq!(dns(&Found::Nowhere, &here, false), "nowhere");
+        assert_eq!(dns(&Found::Unanswered, &here, true), "unanswered");
+    }
+
+    fn listing(certificates: &[(&[&str], i64, i64)]) -> Listing {
+        let listed = |(names, from, until): &(&[&str], i64, i64)| Listed {
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+            key: "ecdsa".to_owned(),
+            from_s: NOW_S + from * DAY_S,
+            until_s: NOW_S + until * DAY_S,
+            file: String::new(),
+        };
+        Listing { certificates: certificates.iter().map(listed).collect(), ..Listing::default() }
+    }
+
+    /// An expired certificate was as good as any other.
+    #[test]
+    fn a_certificate_that_is_over_or_ends_soon_or_is_for_another_name_is_not_good() {
+        let check = |certificates: &[(&[&str], i64, i64)], host: &str, expected| {
+            let found = certificate(&listing(certificates), host, NOW_S);
+            assert_eq!(proof(found, NOW_S), expected, "{host}: {certificates:?}");
+        };
+        check(&[(&["a.test"], -10, 80)], "a.test", Proof::Good);
+        check(&[(&["a.test"], -90, -1)], "a.test", Proof::Expired);
+        check(&[(&["a.test"], 1, 90)], "a.test", Proof::NotYetValid);
+        check(&[(&["a.test"], -300, 13)], "a.test", Proof::EndsSoon);
+        // One for six days that has four left is as it should be.
+        check(&[(&["a.test"], -2, 4)], "a.test", Proof::Good);
+        check(&[(&["b.test"], -10, 80)], "a.test", Proof::None);
+        check(&[(&["*.test"], -10, 80)], "a.test", Proof::Good);
+        check(&[(&["*.test"], -10, 80)], "b.a.test", Proof::None);
+        check(&[(&["*.test"], -10, 80)], "test", Proof::None);
+        // An edge shows what holds, whatever else it has, and of that the nearest.
+        check(&[(&["a.test"], -90, -1), (&["*.test"], -10, 80)], "a.test", Proof::Good);
+        check(&[(&["a.test"], -300, 2), (&["*.test"], -10, 80)], "a.test", Proof::EndsSoon);
+    }
+
+    #[test]
+    fn hosts_are_taken_as_people_write_them() {
+        let check =
+            |hosts: &[&str]| spelled(&hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>()).ok();
+        let hosts = check(&["Click.Brand.test.", "click.brand.test", "bücher.example"]).unwrap();
+        assert_eq!(hosts, ["click.brand.test", "xn--bcher-kva.example"]);
+        assert_eq!((check(&["*.brand.test"]), check(&["a b"]), check(&["a.test.."])), (None, None, None));
+    }
+
+    #[test]
+    fn one_question_that_hangs_holds_up_no_other() {
+        fn answer(name: &str) -> Found {
+            if name.starts_with("slow") {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            Found::Nowhere
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut names: Vec<String> =
+            (0..QUESTIONS as u32 * 20).map(|number| format!("{number}.test")).collect();
+        names[0] = "slow.test".to_owned();
+        let found = runtime.block_on(ask_all(&names, Duration::from_millis(500), answer));
+        runtime.shutdown_background();
+        assert_eq!(found.len(), names.len());
+        assert_eq!(found[0], Found::Unanswered);
+        assert!(found[1..].iter().all(|found| *found == Found::Nowhere));
+        // As many that hang as there are places: the others are asked when those are over, and are not late.
+        for name in &mut names[..QUESTIONS] {
+            *name = "slow.test".to_owned();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let found = runtime.block_on(ask_all(&names, Duration::from_millis(500), answer));
+        assert!(found[..QUESTIONS].iter().all(|found| *found == Found::Unanswered));
+        assert!(found[QUESTIONS..].iter().all(|found| *found == Found::Nowhere), "{found:?}");
     }
 }

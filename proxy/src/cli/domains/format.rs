@@ -99,23 +99,26 @@ fn reason(error: &csv::Error) -> String {
 }
 
 fn read_lines(file: &Path, each: &mut Each<'_>) -> Result<(), Failure> {
+    let unreadable = |error: io::Error| Failure::of(&format!("cannot read {}", file.display()), &error);
     let mut reader = BufReader::new(open_file(file)?);
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-        read.map_err(|error| Failure::of(&format!("cannot read {}", file.display()), &error))?;
+        reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(unreadable)?;
         if line.is_empty() {
             break;
         }
         if line.len() as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
             each(number, Err(format!("a line has more than {LINE_BYTES_MAX} bytes")));
-            break;
+            // Those after it are looked at all the same.
+            reader.skip_until(b'\n').map_err(unreadable)?;
+            continue;
         }
+        let line = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let row = serde_json::from_slice::<Written>(&line).map(Written::row);
+        let row = serde_json::from_slice::<Written>(line).map(Written::row);
         each(number, row.map_err(|error| error.to_string()));
     }
     Ok(())

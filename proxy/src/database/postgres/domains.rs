@@ -1,14 +1,17 @@
 //! Customers' domains: all of them where any changed, and importing them.
 
+use super::super::domains::lacking;
 use super::changes::Snapshot;
 use super::copy::stream;
 use super::fault::Trouble;
 use super::text::unescape_bytes;
-use super::{Database, DomainRow, DomainsSeen, EachDomain, Error, ImportedChunk, Stop, Unread, escape};
+use super::{
+    Database, DomainRow, DomainsSeen, EachDomain, Error, Fault, ImportedChunk, Stop, Unread, escape,
+};
 use tokio_postgres::types::Type;
 
 /// The step of the schema from which on domains can be followed.
-pub(in super::super) const DOMAINS_FROM: u32 = 3;
+const FOLLOWED_FROM: u32 = 3;
 
 /// One domain, as COPY gives it.
 fn of_fields(
@@ -30,8 +33,7 @@ fn of_fields(
 }
 
 impl Database {
-    /// Gives every domain, tombstones included, unless nothing changed since `seen`; none where the schema is
-    /// too old.
+    /// Gives every domain, tombstones included, unless nothing changed since `seen`.
     pub(in super::super) fn domains(
         &mut self,
         seen: Option<&DomainsSeen>,
@@ -44,8 +46,9 @@ impl Database {
             );
             let row = talk.one(&sql, &[]).await?;
             let now = DomainsSeen(row.get(0));
-            if row.get::<_, i32>(1) < DOMAINS_FROM as i32 {
-                return Ok(seen.is_none().then_some(now));
+            let found = u32::try_from(row.get::<_, i32>(1)).unwrap_or_default();
+            if found < FOLLOWED_FROM {
+                return Err(Trouble::Unfit(lacking(found, FOLLOWED_FROM)));
             }
             // A standby's snapshots do not name the transactions that still run.
             if let (Some(DomainsSeen(seen)), false) = (seen, self.recovering) {
@@ -83,6 +86,11 @@ impl Database {
 
     /// Writes some domains in one transaction; doing it again changes nothing.
     pub(in super::super) fn import_domains(&mut self, chunk: &[DomainRow]) -> Result<ImportedChunk, Error> {
+        // The table is older than its triggers: what is written before they are there would reach no edge.
+        if self.found < FOLLOWED_FROM {
+            let why = lacking(self.found, FOLLOWED_FROM);
+            return Err(Error::NotOurs(Fault::new(self.connection.name(), why)));
+        }
         let hosts: Vec<_> = chunk.iter().map(|row| row.host.as_str()).collect();
         let sites: Vec<_> = chunk.iter().map(|row| row.site.as_str()).collect();
         let namespaces: Vec<_> = chunk.iter().map(|row| escape(&row.namespace)).collect();

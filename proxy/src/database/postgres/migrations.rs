@@ -57,36 +57,51 @@ impl Database {
     }
 }
 
-/// What takes the steps after `found` one by one, for the schema that is configured.
-pub(in super::super) fn steps(settings: &Settings, found: u32) -> Vec<String> {
-    let missing = MIGRATIONS.get(found as usize..).unwrap_or(&[]);
-    let schema = &settings.schema;
-    let making = |step: &Migration| match step.number {
-        1 => format!("CREATE SCHEMA IF NOT EXISTS {};\n", quoted(schema)),
-        _ => String::new(),
+/// The SQL of all steps after `from`, for the schema that is configured: one transaction, which refuses a
+/// database that stands elsewhere. Nothing where no step is missing.
+pub(in super::super) fn script(settings: &Settings, from: u32) -> Option<String> {
+    let missing = MIGRATIONS.get(from as usize..).filter(|missing| !missing.is_empty())?;
+    let (name, text) = (quoted(&settings.schema), settings.schema.replace('\'', "''"));
+    let refuse = "RAISE EXCEPTION 'print this SQL again: the schema is not where it was";
+    let begin = match from {
+        0 => format!(
+            "    IF to_regclass('{0}.meta') IS NOT NULL THEN {refuse}, it is there already'; END IF;
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{text}') THEN CREATE SCHEMA {name}; END IF;",
+            name.replace('\'', "''")
+        ),
+        from => format!(
+            "    IF (SELECT value FROM {name}.meta WHERE key = 'schema') IS DISTINCT FROM '{from}' THEN
+        {refuse}, at step {from}';
+    END IF;"
+        ),
     };
-    let whole = |step| {
-        format!(
-            "BEGIN;\nSELECT pg_advisory_xact_lock({LOCK});\n{}{}\nCOMMIT;",
-            making(step),
-            written(step, schema)
-        )
-    };
-    missing.iter().map(whole).collect()
+    let mut sql = format!(
+        "BEGIN;\nDO $holdfast$\nBEGIN\n    PERFORM pg_advisory_xact_lock({LOCK});\n{begin}\nEND $holdfast$;\n\
+         SET LOCAL statement_timeout = 0;\n\n"
+    );
+    for step in missing {
+        let (step_sql, mark) = (written(step, &settings.schema), marking(step, &settings.schema));
+        sql.push_str(&format!("{}\n\n{mark};\n\n", step_sql.trim_end()));
+    }
+    sql.push_str("COMMIT;\n");
+    Some(sql)
 }
 
-/// A step, and the note that it was taken.
-fn written(step: &Migration, schema: &str) -> String {
-    let Migration { number, compatible, sql } = step;
-    let schema = quoted(schema);
+/// What says that a step was taken.
+fn marking(step: &Migration, schema: &str) -> String {
     format!(
-        "{}
-INSERT INTO {schema}.meta (key, value) VALUES ('uuid', gen_random_uuid()::text), ('created_at', now()::text)
+        "INSERT INTO {0}.meta (key, value) VALUES ('uuid', gen_random_uuid()::text), ('created_at', now()::text)
     ON CONFLICT DO NOTHING;
-INSERT INTO {schema}.meta (key, value) VALUES ('schema', '{number}'), ('compatible', '{compatible}')
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value;",
-        sql.replace("@schema@", &schema)
+INSERT INTO {0}.meta (key, value) VALUES ('schema', '{1}'), ('compatible', '{2}')
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        quoted(schema),
+        step.number,
+        step.compatible
     )
+}
+
+fn written(step: &Migration, schema: &str) -> String {
+    step.sql.replace("@schema@", &quoted(schema))
 }
 
 /// Takes one step unless somebody else took it in the meantime.
@@ -104,7 +119,8 @@ pub(super) fn take(connection: &Connection, schema: &str, step: &Migration) -> R
             talk.batch(&format!("CREATE SCHEMA {}", quoted(schema))).await?;
         }
         talk.batch("SET LOCAL statement_timeout = 0").await?;
-        talk.within(STEP_MAX, talk.client.batch_execute(&sql)).await
+        talk.within(STEP_MAX, talk.client.batch_execute(&sql)).await?;
+        talk.batch(&marking(step, schema)).await
     });
     done.map_err(|trouble| trouble.into_error(connection.name(), "taking a migration step"))
 }

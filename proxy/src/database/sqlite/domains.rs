@@ -1,12 +1,13 @@
 //! Customers' domains: all of them where any changed, and importing them.
 
+use super::super::domains::lacking;
 use super::links::Ended;
 use super::text::unescape_bytes;
 use super::{Database, DomainRow, DomainsSeen, EachDomain, Error, ImportedChunk, Stop, Unread, escape};
-use rusqlite::{OptionalExtension as _, TransactionBehavior};
+use rusqlite::TransactionBehavior;
 
 /// The step of the schema from which on domains can be followed.
-pub(in super::super) const DOMAINS_FROM: u32 = 2;
+const FOLLOWED_FROM: u32 = 2;
 
 fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DomainRow> {
     let text = |column| -> rusqlite::Result<String> {
@@ -23,8 +24,7 @@ fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DomainRow> {
 }
 
 impl Database {
-    /// Gives every domain, tombstones included, unless nothing changed since `seen`; none in a file of the
-    /// first release.
+    /// Gives every domain, tombstones included, unless nothing changed since `seen`.
     ///
     /// # Errors
     /// A file that is locked, away or another one concerns all of the database, this table's own fault does not.
@@ -42,23 +42,26 @@ impl Database {
             },
         })?;
         self.check_identity().map_err(Unread::Database)?;
-        Ok(read)
+        read.map_err(|found| Unread::Table(Error::not_ours_file(&self.path, lacking(found, FOLLOWED_FROM))))
     }
 
     fn domains_in_transaction(
         &mut self,
         seen: Option<&DomainsSeen>,
         each: &mut EachDomain<'_>,
-    ) -> Result<Option<DomainsSeen>, Ended> {
+    ) -> Result<Result<Option<DomainsSeen>, u32>, Ended> {
         let deadline = &self.deadline;
         let transaction = self.connection.transaction()?;
-        let clock = "SELECT value FROM meta WHERE key = 'domains_clock'";
-        let clock: Option<i64> = transaction.query_row(clock, (), |row| row.get(0)).optional()?;
-        let now = DomainsSeen(clock.unwrap_or_default().to_string());
+        let meta = "SELECT (SELECT value FROM meta WHERE key = 'schema'),
+                           (SELECT value FROM meta WHERE key = 'domains_clock')";
+        let (found, clock): (u32, Option<i64>) =
+            transaction.query_row(meta, (), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let Some(clock) = clock else { return Ok(Err(found)) };
+        let now = DomainsSeen(clock.to_string());
         if seen == Some(&now) {
-            return Ok(None);
+            return Ok(Ok(None));
         }
-        if clock.is_some() {
+        {
             let sql = "SELECT host, site, namespace, brand, disabled, deleted FROM domains ORDER BY host";
             let mut statement = transaction.prepare_cached(sql)?;
             let mut found = statement.query(())?;
@@ -68,7 +71,7 @@ impl Database {
             }
         }
         transaction.commit()?;
-        Ok(Some(now))
+        Ok(Ok(Some(now)))
     }
 
     /// Writes some domains in one transaction; doing it again changes nothing.
@@ -76,6 +79,9 @@ impl Database {
     /// # Errors
     /// As any write; nothing of the chunk is then in the database.
     pub fn import_domains(&mut self, chunk: &[DomainRow]) -> Result<ImportedChunk, Error> {
+        if self.schema < FOLLOWED_FROM {
+            return Err(Error::not_ours_file(&self.path, lacking(self.schema, FOLLOWED_FROM)));
+        }
         self.begin()?;
         self.import_domains_in_transaction(chunk).map_err(|e| self.error("the domains", e))
     }

@@ -55,29 +55,41 @@ impl Database {
     }
 }
 
-/// What takes the steps after `found` one by one.
-pub(in super::super) fn steps(found: u32) -> Vec<String> {
-    let whole = |step: &Migration| {
-        let sql = written(step);
-        match step.number {
-            1 => format!("PRAGMA journal_mode = WAL;\nBEGIN IMMEDIATE;\n{sql}\n{BORN}\nCOMMIT;"),
-            _ => format!("BEGIN IMMEDIATE;\n{sql}\nCOMMIT;"),
-        }
-    };
-    missing(found).iter().map(whole).collect()
+/// The SQL of all steps after `from` in one transaction; a file that stands elsewhere is refused. Nothing where
+/// no step is missing.
+pub(in super::super) fn script(from: u32) -> Option<String> {
+    let missing = Some(missing(from)).filter(|missing| !missing.is_empty())?;
+    let mut sql = "BEGIN IMMEDIATE;\n".to_owned();
+    match from {
+        // Outside of the transaction, and it stays with the file.
+        0 => sql.insert_str(0, "PRAGMA journal_mode = WAL;\n"),
+        from => sql.push_str(&format!(
+            "CREATE TEMP TABLE printed_for (step CONSTRAINT print_this_sql_again CHECK (step = {from}));
+INSERT INTO temp.printed_for SELECT value FROM main.meta WHERE key = 'schema';
+DROP TABLE temp.printed_for;\n"
+        )),
+    }
+    for step in missing {
+        sql.push_str(&format!("\n{}\n\n{};\n", step.sql.trim_end(), marking(step)));
+    }
+    if from == 0 {
+        sql.push_str(IDENTITY);
+    }
+    sql.push_str("\nCOMMIT;\n");
+    Some(sql)
 }
 
-/// What a new file is told of itself; each part of the number is random.
-const BORN: &str = "INSERT INTO meta (key, value)
-    SELECT 'uuid', lower(printf('%s-%s-4%s-8%s-%s', hex(randomblob(4)), hex(randomblob(2)),
-        substr(hex(randomblob(2)), 2), substr(hex(randomblob(2)), 2), hex(randomblob(6))))
-    UNION ALL SELECT 'created_at', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER);";
+/// A random uuid of version 4, and the time.
+const IDENTITY: &str = "\nINSERT INTO meta (key, value) VALUES
+    ('uuid', lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-'
+        || substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))),
+    ('created_at', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));\n";
 
-/// A step, and the note that it was taken.
-fn written(step: &Migration) -> String {
-    let Migration { number, compatible, sql } = step;
+/// What says that a step was taken.
+fn marking(step: &Migration) -> String {
     format!(
-        "{sql}\nINSERT OR REPLACE INTO meta (key, value) VALUES ('schema', {number}), ('compatible', {compatible});"
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema', {}), ('compatible', {})",
+        step.number, step.compatible
     )
 }
 
@@ -91,7 +103,8 @@ pub(super) fn take(connection: &mut Connection, step: &Migration) -> rusqlite::R
     if found(&transaction)? >= step.number {
         return Ok(());
     }
-    transaction.execute_batch(&written(step))?;
+    transaction.execute_batch(step.sql)?;
+    transaction.execute(&marking(step), ())?;
     transaction.commit()
 }
 
@@ -124,5 +137,30 @@ mod tests {
             take(&mut connection, step).unwrap();
         }
         assert_eq!(found(&connection).unwrap(), SCHEMA);
+    }
+
+    /// The SQL once lacked what marks a step as taken, and had every step whatever the file had already.
+    #[test]
+    fn what_is_printed_leads_from_any_step_to_the_newest() {
+        for from in 0..SCHEMA {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("printed.db");
+            let mut connection = Connection::open(&path).unwrap();
+            for step in MIGRATIONS.iter().take(from as usize) {
+                take(&mut connection, step).unwrap();
+            }
+            if from > 0 {
+                connection.execute_batch(IDENTITY).unwrap();
+            }
+            connection.execute_batch(&script(from).unwrap()).unwrap();
+            assert_eq!(found(&connection).unwrap(), SCHEMA, "from {from}");
+            assert!(connection.execute_batch(&script(from).unwrap()).is_err(), "taken already: {from}");
+            drop(connection);
+            let timeout = std::time::Duration::from_secs(5);
+            let mut opened = super::super::open(&path, super::super::Access::ReadWrite, timeout).unwrap();
+            assert_eq!((opened.schema(), opened.migrate(Migrate::Never).unwrap()), (SCHEMA, 0));
+            assert!(opened.domains(None, &mut |_| Ok(())).unwrap().is_some());
+        }
+        assert_eq!((script(SCHEMA), script(SCHEMA + 1)), (None, None));
     }
 }

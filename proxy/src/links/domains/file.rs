@@ -6,6 +6,7 @@
 //! ```
 //!
 //! The checksum covers every byte after the first line. A damaged file is set aside, never deleted.
+//! The same bytes go along with links that are carried to another edge (see `parcel`).
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::snapshot::Damaged;
 use super::{Brands, Domain, Domains};
 use crate::database::{escape, unescape};
 use crate::event::UnixMillis;
@@ -68,8 +70,8 @@ impl<'a> Line<'a> {
 /// What was read.
 #[derive(Debug, Default)]
 pub struct Read {
-    /// The newest good domains; none where there never were any.
-    pub domains: Domains,
+    /// The newest good domains; nothing where no file could be read.
+    pub domains: Option<Domains>,
     /// Files that could not be used, where they are now, and why.
     pub faults: Vec<(PathBuf, String)>,
 }
@@ -79,17 +81,9 @@ pub struct Read {
 /// # Errors
 /// As the disk says; what was there before is still there.
 pub fn write(folder: &Path, domains: &Domains) -> io::Result<()> {
-    let mut body = Vec::new();
-    for (host, domain) in &domains.by_host {
-        serde_json::to_writer(&mut body, &Line::of(host, domain))?;
-        body.push(b'\n');
-    }
-    let head = Head { version: VERSION, domains: domains.len() as u64, crc32c: crc32c::crc32c(&body) };
     let (temporary, newest) = (folder.join(TEMPORARY), folder.join(NEWEST));
     let mut file = File::create(&temporary)?;
-    serde_json::to_writer(&mut file, &head)?;
-    file.write_all(b"\n")?;
-    file.write_all(&body)?;
+    file.write_all(&encode(domains)?)?;
     file.sync_all()?;
     match fs::rename(&newest, folder.join(BEFORE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -99,9 +93,23 @@ pub fn write(folder: &Path, domains: &Domains) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The bytes of a file that holds `domains`.
+pub(in super::super) fn encode(domains: &Domains) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    for (host, domain) in &domains.by_host {
+        serde_json::to_writer(&mut body, &Line::of(host, domain))?;
+        body.push(b'\n');
+    }
+    let head = Head { version: VERSION, domains: domains.len() as u64, crc32c: crc32c::crc32c(&body) };
+    let mut bytes = serde_json::to_vec(&head)?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
 /// Reads the newest good file of `folder`.
 #[must_use]
-pub fn read(folder: &Path) -> Read {
+pub fn read(folder: &Path, damaged: Damaged) -> Read {
     let mut read = Read::default();
     for name in [NEWEST, BEFORE] {
         let path = folder.join(name);
@@ -115,12 +123,13 @@ pub fn read(folder: &Path) -> Read {
         };
         match decode(&bytes) {
             Ok(domains) => {
-                read.domains = domains;
+                read.domains = Some(domains);
                 break;
             }
             Err(why) => {
                 let aside = folder.join(format!("{name}.damaged"));
-                let there = if fs::rename(&path, &aside).is_ok() { aside } else { path };
+                let is_aside = damaged == Damaged::SetAside && fs::rename(&path, &aside).is_ok();
+                let there = if is_aside { aside } else { path };
                 read.faults.push((there, why));
             }
         }
@@ -128,7 +137,8 @@ pub fn read(folder: &Path) -> Read {
     read
 }
 
-fn decode(bytes: &[u8]) -> Result<Domains, String> {
+/// The domains of a file's bytes, or what is wrong with them.
+pub(in super::super) fn decode(bytes: &[u8]) -> Result<Domains, String> {
     let end = memchr::memchr(b'\n', bytes).ok_or("it has no first line")?;
     let (head, body) = bytes.split_at(end);
     let body = body.get(1..).unwrap_or_default();

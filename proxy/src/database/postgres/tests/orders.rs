@@ -76,8 +76,13 @@ fn without_its_table_orders_wait_and_nothing_else_does() {
     let said = Error::NotOurs(fault).to_string();
     assert!(said.contains("holdfast migrate"), "{said}");
     // Nor are there domains.
-    let seen = database.domains(None, &mut |row| panic!("{row:?}")).unwrap();
-    assert!(seen.is_some());
+    let unread = database.domains(None, &mut |row| panic!("{row:?}")).unwrap_err();
+    for error in [unread.into_error(), database.import_domains(&[]).unwrap_err()] {
+        assert!(
+            matches!(error, Error::NotOurs(_)) && error.to_string().contains("holdfast migrate"),
+            "{error}"
+        );
+    }
     assert_eq!(database.migrate(Migrate::Auto).unwrap(), 2);
     assert!(database.take_order("click.brand.example", "one", LEASE).unwrap());
 }
