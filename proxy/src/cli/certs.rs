@@ -214,10 +214,11 @@ fn print(listing: &Listing) {
     }
     if !listing.orders.is_empty() {
         let mut table = output::Table::new(&["name", "state", "ends", "left", "next order", "last failure"]);
+        let now_s = now_s();
         for order in &listing.orders {
             table.row([
                 order.name.clone(),
-                state(order).to_owned(),
+                state(order, now_s).to_owned(),
                 moment(order.until_s),
                 order.until_s.map_or_else(String::new, left),
                 moment(order.due_s),
@@ -225,6 +226,12 @@ fn print(listing: &Listing) {
             ]);
         }
         table.print();
+        if listing.orders.iter().any(|order| is_held_up(order, now_s)) {
+            output::line(
+                "who waits for a turn is due, but as many orders are under way as may be, or the authority's limit for \
+                 all of them leaves room later",
+            );
+        }
     }
     if let Some(Ordered { authority, paused_until_s: Some(until), .. }) = &listing.ordered {
         output::line(format_args!(
@@ -234,11 +241,23 @@ fn print(listing: &Listing) {
     }
 }
 
+/// An order that is due begins within seconds unless something holds it up.
+const TURN_S: i64 = 10;
+
+/// Whether a name's order is due and has not begun.
+fn is_held_up(order: &Order, now_s: i64) -> bool {
+    !order.running && order.due_s.is_some_and(|due| due < now_s - TURN_S)
+}
+
 /// Where a name's certificate stands.
-fn state(order: &Order) -> &'static str {
+fn state(order: &Order, now_s: i64) -> &'static str {
     match (order.running, order.until_s, order.due_s) {
         (true, None, _) => "being ordered",
         (true, Some(_), _) => "served, being renewed",
+        (false, None, _) if is_held_up(order, now_s) => "WAITING for a turn",
+        // Nothing else puts off the first order of a name that never failed.
+        (false, None, Some(due)) if due > now_s && order.failure.is_none() => "WAITING, domain's limit",
+        (false, Some(_), _) if is_held_up(order, now_s) => "served, waits for a turn",
         (false, Some(_), Some(_)) => "served",
         (false, Some(_), None) => "served to its end",
         (false, None, _) => "WAITING",
@@ -263,12 +282,50 @@ fn names(names: &[String]) -> String {
     }
 }
 
+fn now_s() -> i64 {
+    i64::try_from(clock::now().0 / 1000).unwrap_or(i64::MAX)
+}
+
 /// What is left until a moment in Unix seconds.
 fn left(until_s: i64) -> String {
-    let now_s = i64::try_from(clock::now().0 / 1000).unwrap_or(i64::MAX);
-    match until_s - now_s {
+    match until_s - now_s() {
         ..0 => "OVER".to_owned(),
         left @ 0..172_800 => format!("{} h", left / 3600),
         left => format!("{} d", left / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that a limit held up looked like one whose time had not come.
+    #[test]
+    fn an_order_that_is_due_and_does_not_begin_is_said_to_wait() {
+        const NOW_S: i64 = 1_700_000_000;
+        let check_after = |failure: Option<&str>, running, until_s, due_s, expected| {
+            let order = Order {
+                name: "a.test".to_owned(),
+                wanted: true,
+                from_s: None,
+                until_s,
+                running,
+                due_s,
+                failures: u32::from(failure.is_some()),
+                failed_s: failure.map(|_| NOW_S - 60),
+                failure: failure.map(str::to_owned),
+            };
+            assert_eq!(state(&order, NOW_S), expected, "{order:?}");
+        };
+        let check = |running, until_s, due_s, expected| check_after(None, running, until_s, due_s, expected);
+        check(false, None, Some(NOW_S - 60), "WAITING for a turn");
+        check(false, Some(NOW_S + 9), Some(NOW_S - 60), "served, waits for a turn");
+        // Not due yet, or only just.
+        check(false, None, Some(NOW_S + 60), "WAITING, domain's limit");
+        check_after(Some("its DNS points elsewhere"), false, None, Some(NOW_S + 60), "WAITING");
+        check(false, None, Some(NOW_S - 1), "WAITING");
+        check(false, Some(NOW_S + 9), Some(NOW_S + 60), "served");
+        check(false, Some(NOW_S + 9), None, "served to its end");
+        check(true, None, Some(NOW_S - 60), "being ordered");
     }
 }
