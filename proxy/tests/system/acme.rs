@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use crate::cluster::{Cluster, Port};
 use crate::edge::{Client, Edge, SITE, configuration, get, wait_for};
 use crate::pebble::Pebble;
-use crate::tls::connect;
+use crate::tls::{Authority, connect};
 
 const LINKS: &str = "namespace,token,url\none,a,https://example.com/a\n";
 const CHALLENGE: &str = "/.well-known/acme-challenge/";
@@ -291,6 +291,22 @@ fn a_customers_name_is_issued_in_its_first_handshake_and_a_strangers_is_not() {
     assert!(printed.contains("/ask?***") && !printed.contains("secret-1"), "{printed}");
 }
 
+/// A name whose certificate in a file is over counted as one that has its own, and no handshake ordered another.
+#[test]
+fn a_certificate_that_is_over_is_no_reason_to_order_none() {
+    let pebble = Pebble::start();
+    let config = ordering(&configuration(SITE), &pebble, (&pebble.http, &pebble.https), "");
+    let client = pebble.client();
+    let edge = Edge::prepare(&config, LINKS);
+    fs::create_dir(edge.path("certs")).unwrap();
+    let over = Authority::new().issue_between(&["a.wild.test"], (2020, 2021)).bundle();
+    fs::write(edge.path("certs/over.pem"), over).unwrap();
+    let mut scene = Scene { edge, pebble, client };
+    scene.edge.start();
+    scene.shown("a.wild.test").unwrap();
+    assert_eq!(scene.edge.metric("holdfast_certificate_demands_total", "outcome=\"ready\""), 1.0);
+}
+
 #[test]
 fn a_flood_of_unknown_names_while_nobody_answers_leaves_known_names_alone() {
     let application = Application::start(Says::Nothing);
@@ -472,7 +488,7 @@ fn an_account_is_bound_and_a_wrong_key_is_said_to_be_wrong() {
 #[test]
 fn a_name_that_a_file_is_for_is_not_ordered_until_the_file_is_gone() {
     let pebble = Pebble::start();
-    let authority = crate::tls::Authority::new();
+    let authority = Authority::new();
     let config = ordering(&configuration(SITE), &pebble, (&pebble.http, &pebble.https), "");
     let mut edge = Edge::prepare(&config, LINKS);
     fs::create_dir(edge.path("certs")).unwrap();

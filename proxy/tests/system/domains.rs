@@ -504,6 +504,7 @@ fn the_sql_of_a_database_that_cannot_be_asked_is_all_of_it_and_says_so() {
     // It was there after all.
     assert!(cluster.run_sql(&printed).unwrap_err().contains("it is there already"));
     let missing = Edge::in_folder(tempfile::tempdir().unwrap());
+    std::fs::create_dir(missing.path("data")).unwrap();
     std::fs::write(missing.path("holdfast.toml"), configuration(SITE)).unwrap();
     let printed = missing.ok(&["migrate", "--print"]);
     assert!(

@@ -62,6 +62,11 @@ impl Authority {
         self.issue_with(names, &KeyPair::generate().unwrap(), (2020, 2090))
     }
 
+    /// For the years from the first to the second.
+    pub fn issue_between(&self, names: &[&str], years: (i32, i32)) -> Pair {
+        self.issue_with(names, &KeyPair::generate().unwrap(), years)
+    }
+
     fn issue_with(&self, names: &[&str], key: &KeyPair, (from, until): (i32, i32)) -> Pair {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -557,10 +562,7 @@ fn only_a_better_pair_replaces_one() {
 #[test]
 fn a_lone_pair_with_wrong_dates_is_served_and_told_of() {
     let subject = Subject::new(
-        |authority| {
-            let key = KeyPair::generate().unwrap();
-            vec![("shop.pem", authority.issue_with(&["click.test"], &key, (2020, 2021)).bundle())]
-        },
+        |authority| vec![("shop.pem", authority.issue_between(&["click.test"], (2020, 2021)).bundle())],
         "",
         SITE,
     );
