@@ -1,5 +1,7 @@
 //! Who is measured: the floor, bare hyper, Holdfast, nginx and HAProxy, each started in the same way by every scenario.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +26,10 @@ pub(crate) const QUIET_PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) enum Name {
     /// The responder that does no work
     Floor,
+    /// The same, and each turn's requests are written down and synced before they are answered
+    FloorSynced,
+    /// The same, and each turn's requests are written down before they are answered
+    FloorWritten,
     /// hyper with nothing behind it
     Bare,
     /// Holdfast
@@ -38,6 +44,8 @@ impl Name {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::FloorSynced => "floor-synced",
+            Self::FloorWritten => "floor-written",
             Self::Bare => "hyper",
             Self::Holdfast => "holdfast",
             Self::Nginx => "nginx",
@@ -45,9 +53,17 @@ impl Name {
         }
     }
 
+    /// The floor that records what the journal's mode promises.
+    pub(crate) fn recording_floor(mode: Mode) -> Self {
+        match mode {
+            Mode::Power => Self::FloorSynced,
+            Mode::Process => Self::FloorWritten,
+        }
+    }
+
     /// Whether its answers lead to each link's own target.
     pub(crate) fn has_links(self) -> bool {
-        !matches!(self, Self::Floor | Self::Bare)
+        !matches!(self, Self::Floor | Self::FloorSynced | Self::FloorWritten | Self::Bare)
     }
 
     /// Whether it can take part; says so when it can't.
@@ -55,7 +71,7 @@ impl Name {
         let (available, package) = match self {
             Self::Nginx => (Nginx::is_installed(), "nginx-light"),
             Self::Haproxy => (Haproxy::is_installed(), "haproxy"),
-            Self::Floor | Self::Bare | Self::Holdfast => (true, ""),
+            Self::Floor | Self::FloorSynced | Self::FloorWritten | Self::Bare | Self::Holdfast => (true, ""),
         };
         if !available {
             println!("{} is not installed (Debian's package {package}): left out", self.label());
@@ -79,8 +95,19 @@ impl Setup<'_> {
         println!("starting {}", name.label());
         let folder = self.scratch.join(name.label());
         let running = match name {
-            Name::Floor => own("floor", address)?,
-            Name::Bare => own("bare", address)?,
+            Name::Floor => own("floor", address, &[])?,
+            Name::FloorSynced | Name::FloorWritten => {
+                fs::create_dir_all(&folder)
+                    .map_err(Failure::at(format!("cannot make {}", folder.display())))?;
+                let promise = if name == Name::FloorSynced { "synced" } else { "written" };
+                let tape = folder.join("tape");
+                own(
+                    "floor",
+                    address,
+                    &["--promise".as_ref(), promise.as_ref(), "--tape".as_ref(), tape.as_os_str()],
+                )?
+            }
+            Name::Bare => own("bare", address, &[])?,
             Name::Holdfast => {
                 let binary = edge::binary(self.holdfast)?;
                 Edge::prepare(&binary, &folder, &self.campaign, self.mode, address)?.start(SERVER)?
@@ -95,10 +122,10 @@ impl Setup<'_> {
 }
 
 /// Starts one of this program's own responders.
-fn own(responder: &str, address: SocketAddr) -> Result<Running> {
+fn own(responder: &str, address: SocketAddr, options: &[&OsStr]) -> Result<Running> {
     let program = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
     let mut command = Command::new(program);
-    command.args([responder, "--listen", &address.to_string()]).stdin(Stdio::null());
+    command.args([responder, "--listen", &address.to_string()]).args(options).stdin(Stdio::null());
     Running::start(&mut command, SERVER)
 }
 

@@ -30,13 +30,17 @@ mod rate;
 mod report;
 mod start;
 mod swap;
+mod tape;
 mod wrk;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::tape::{Promise, Tape};
 
 #[derive(Parser)]
 #[command(about)]
@@ -75,6 +79,12 @@ enum Scenario {
         /// Where to listen
         #[arg(long)]
         listen: SocketAddr,
+        /// Record about 100 bytes a request into this file before answering
+        #[arg(long)]
+        tape: Option<PathBuf>,
+        /// What a recorded answer promises
+        #[arg(long, value_enum, default_value_t = Promise::Synced)]
+        promise: Promise,
     },
     /// Run hyper with nothing behind it, to be measured by hand
     #[command(hide = true)]
@@ -98,7 +108,10 @@ fn main() -> ExitCode {
         Scenario::Rate(arguments) => rate::run(&arguments),
         Scenario::Swap(arguments) => swap::run(&arguments),
         Scenario::Growth(arguments) => growth::run(&arguments),
-        Scenario::Floor { listen } => floor::serve(listen),
+        Scenario::Floor { listen, tape, promise } => tape
+            .map(|path| Tape::create(&path, promise))
+            .transpose()
+            .and_then(|tape| floor::serve(listen, tape)),
         Scenario::Bare { listen } => bare::serve(listen),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
