@@ -19,10 +19,13 @@ mod growth;
 mod handshake;
 mod haproxy;
 mod idle;
+mod log_reader;
 mod machine;
 mod memory;
 mod nginx;
+mod nginx_lua;
 mod outage;
+mod peer;
 mod preload;
 mod probe;
 mod process;
@@ -86,6 +89,14 @@ enum Scenario {
         #[arg(long, value_enum, default_value_t = Promise::Synced)]
         promise: Promise,
     },
+    /// Read a log from a datagram socket into a file
+    #[command(hide = true)]
+    LogReader {
+        #[arg(long)]
+        socket: PathBuf,
+        #[arg(long)]
+        file: PathBuf,
+    },
     /// Run hyper with nothing behind it, to be measured by hand
     #[command(hide = true)]
     Bare {
@@ -96,7 +107,19 @@ enum Scenario {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().scenario {
+    let Err(failure) = run(Arguments::parse().scenario) else { return ExitCode::SUCCESS };
+    eprint!("bench: {failure}");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+fn run(scenario: Scenario) -> failure::Result<()> {
+    match scenario {
         Scenario::Click(arguments) => click::run(&arguments),
         Scenario::Start(arguments) => start::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
@@ -112,15 +135,7 @@ fn main() -> ExitCode {
             .map(|path| Tape::create(&path, promise))
             .transpose()
             .and_then(|tape| floor::serve(listen, tape)),
+        Scenario::LogReader { socket, file } => log_reader::serve(&socket, &file),
         Scenario::Bare { listen } => bare::serve(listen),
-    };
-    let Err(failure) = outcome else { return ExitCode::SUCCESS };
-    eprint!("bench: {failure}");
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        eprint!(": {error}");
-        cause = error.source();
     }
-    eprintln!();
-    ExitCode::FAILURE
 }
