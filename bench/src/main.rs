@@ -7,9 +7,11 @@
 mod admin;
 mod bare;
 mod campaign;
+mod charts;
 mod click;
 mod client;
 mod cluster;
+mod compare;
 mod competitor;
 mod deliver;
 mod edge;
@@ -31,7 +33,10 @@ mod probe;
 mod process;
 mod rate;
 mod report;
+mod results;
 mod start;
+mod suite;
+mod svg;
 mod swap;
 mod tape;
 mod wrk;
@@ -54,6 +59,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Scenario {
+    /// Every scenario in turn, and what they need installed where that may be done
+    All(suite::Arguments),
+    /// Draw the charts anew from the results, without measuring
+    Charts(charts::Arguments),
+    /// Whether two complete runs give the same ranking
+    Compare(compare::Arguments),
     /// Keep-alive clicks: CPU per request, throughput and latency
     Click(click::Arguments),
     /// From the start of the process to the first redirect, with the database moved away
@@ -120,6 +131,9 @@ fn main() -> ExitCode {
 
 fn run(scenario: Scenario) -> failure::Result<()> {
     match scenario {
+        Scenario::All(arguments) => suite::run(&arguments),
+        Scenario::Charts(arguments) => charts::run(&arguments),
+        Scenario::Compare(arguments) => compare::run(&arguments),
         Scenario::Click(arguments) => click::run(&arguments),
         Scenario::Start(arguments) => start::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
