@@ -60,6 +60,11 @@ impl Metrics {
         Ok(values.sum())
     }
 
+    /// The sum of those series of `holdfast_<name>` that have `label`, as `outcome="redirected"`.
+    pub(crate) fn sum_with(&self, name: &str, label: &str) -> f64 {
+        self.series(name).filter(|(labels, _)| labels.contains(label)).map(|(_, value)| value).sum()
+    }
+
     /// The buckets of the histogram `holdfast_<name>`.
     pub(crate) fn histogram(&self, name: &str) -> Histogram {
         let bucket = |(labels, below): (&str, f64)| {
@@ -129,6 +134,8 @@ holdfast_sync_bucket{le=\"+Inf\"} 100
         assert_eq!(metrics.sum("hits_total").expect("is there"), 7.5);
         assert_eq!(metrics.sum("ready").expect("is there"), 1.0);
         assert!(metrics.sum("hits").is_err());
+        assert_eq!(metrics.sum_with("hits_total", "sink=\"c\""), 4.5);
+        assert_eq!(metrics.sum_with("hits_total", "sink=\"d\""), 0.0);
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Targets {
 }
 
 /// A number of links by formula: link `i` has the same token and target in every run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Campaign {
     pub(crate) links: u64,
     pub(crate) targets: Targets,

@@ -27,10 +27,46 @@ pub(crate) struct Plan {
     /// Whether the answers must lead to the link's own page; the floor's can't.
     pub(crate) checked: bool,
     pub(crate) connections: usize,
+    pub(crate) audience: Audience,
     pub(crate) pace: Pace,
     /// No click is intended later than this.
     pub(crate) span_max: Duration,
     pub(crate) seed: u64,
+}
+
+/// Who clicks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// One click after the other, each on a link of its own.
+    People,
+    /// Who comes after a mailing: of ten hits in a row three are one scanner's, who asks for one link at
+    /// once by HEAD and twice by GET. Each hit has its number as a query, `n=7`.
+    Mailing,
+}
+
+/// Who sends one hit of an audience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    Person,
+    Head,
+    Robot,
+}
+
+impl Audience {
+    /// Of each block of a mailing's hits.
+    const BLOCK: u64 = 10;
+    const SCANNED: u64 = 3;
+
+    /// Who sends the hit, and the number of the first that comes with it at once, whose link it is for.
+    fn hit(self, number: u64) -> (Sender, u64) {
+        let place = number % Self::BLOCK;
+        match self {
+            Self::Mailing if place < Self::SCANNED => {
+                (if place == 0 { Sender::Head } else { Sender::Robot }, number - place)
+            }
+            Self::People | Self::Mailing => (Sender::Person, number),
+        }
+    }
 }
 
 /// When the next click is sent.
@@ -38,19 +74,57 @@ pub(crate) struct Plan {
 pub(crate) enum Pace {
     /// So many in a second, whatever the answers do.
     PerSecond(u64),
+    /// The same with so many until a time, and so many after it.
+    Burst { per_second: u64, until: Duration, then_per_second: u64 },
     /// As soon as a connection has the answer to its last one.
     Answers,
+}
+
+impl Pace {
+    /// When the click of this number is to be sent; where answers say that, it is now.
+    fn intended(self, number: u64, now: Duration) -> Duration {
+        let after = |number: u64, per_second: u64| {
+            Duration::from_nanos((u128::from(number) * 1_000_000_000 / u128::from(per_second)) as u64)
+        };
+        match self {
+            Self::PerSecond(per_second) => after(number, per_second),
+            Self::Burst { per_second, until, then_per_second } => {
+                let first = (until.as_secs_f64() * per_second as f64) as u64;
+                match number.checked_sub(first) {
+                    None => after(number, per_second),
+                    Some(later) => until + after(later, then_per_second),
+                }
+            }
+            Self::Answers => now,
+        }
+    }
+
+    /// About so many are sent in `span`, at most.
+    fn clicks(self, span: Duration) -> f64 {
+        let seconds = span.as_secs_f64();
+        match self {
+            Self::PerSecond(per_second) => seconds * per_second as f64,
+            Self::Burst { per_second, until, then_per_second } => {
+                until.as_secs_f64() * per_second as f64 + seconds * then_per_second as f64
+            }
+            Self::Answers => seconds * ANSWERS_PER_SECOND_MAX,
+        }
+    }
 }
 
 /// One click.
 #[derive(Clone, Copy)]
 pub(crate) struct Sample {
+    /// In the order in which they were to be sent, from 0.
+    pub(crate) number: u64,
     /// When it was to be sent, since the begin.
     pub(crate) intended: Duration,
     /// From then to the end of its answer.
     pub(crate) latency: Duration,
     /// Whether the answer was the redirect that was expected.
     pub(crate) redirected: bool,
+    /// The answer's status; 0 where there was none.
+    pub(crate) status: u16,
     /// Whether the client noticed more than [`LATE`] too late that it was due.
     pub(crate) late: bool,
 }
@@ -86,13 +160,14 @@ pub(crate) fn late_share<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> f
 /// A click that the client sends later than this is its own fault, not the server's.
 pub(crate) const LATE: Duration = Duration::from_micros(100);
 /// Answers that take longer count as failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const EVENTS_MAX: usize = 256;
 /// More than one core can ask for.
 const ANSWERS_PER_SECOND_MAX: f64 = 500_000.0;
-/// The same header fields as wrk's script sends.
-const FIELDS: &str = "User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/139.0.0.0 Safari/537.36\r\n\
-    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/139.0.0.0 Safari/537.36";
+const SCANNER: &str = "Mozilla/5.0 (compatible; ExampleLinkBot/1.0; +https://scanner.example.com/)";
+/// The same header fields as wrk's script sends, after the user agent.
+const FIELDS: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
     Accept-Language: en-GB,en;q=0.9\r\n\
     Accept-Encoding: gzip, deflate, br\r\n\
     Referer: https://mail.example.com/\r\n\r\n";
@@ -111,16 +186,19 @@ struct Connection {
 
 #[derive(Clone, Copy)]
 struct Click {
+    number: u64,
     intended: Duration,
     late: bool,
     link: u64,
+    sender: Sender,
 }
 
 impl Click {
-    fn ended(self, now: Duration, redirected: bool) -> Sample {
-        let latency = now - self.intended;
-        let redirected = redirected && latency <= PATIENCE;
-        Sample { intended: self.intended, latency, redirected, late: self.late }
+    /// With this status, and with the redirect that was expected or not.
+    fn ended(self, now: Duration, status: u16, redirected: bool) -> Sample {
+        let Self { number, intended, late, .. } = self;
+        let latency = now - intended;
+        Sample { number, intended, latency, redirected: redirected && latency <= PATIENCE, status, late }
     }
 }
 
@@ -196,7 +274,7 @@ impl<'a> Client<'a> {
             }
         }
         let now = self.now();
-        let given_up: Vec<Sample> = self.under_way().map(|click| click.ended(now, false)).collect();
+        let given_up: Vec<Sample> = self.under_way().map(|click| click.ended(now, 0, false)).collect();
         self.outcome.samples.extend(given_up);
         Ok(())
     }
@@ -213,19 +291,18 @@ impl<'a> Client<'a> {
     fn send_due(&mut self) -> io::Result<bool> {
         loop {
             let now = self.now();
-            let intended = match self.plan.pace {
-                Pace::PerSecond(per_second) => Duration::from_nanos(self.sent * 1_000_000_000 / per_second),
-                Pace::Answers => now,
-            };
+            let (sender, first) = self.plan.audience.hit(self.sent);
+            let intended = self.plan.pace.intended(first, now);
             if intended >= self.plan.span_max {
                 return Ok(false);
             }
             if intended > now || (matches!(self.plan.pace, Pace::Answers) && self.free.is_empty()) {
                 return Ok(true);
             }
-            let link = scattered(self.plan.seed + self.sent) % self.plan.campaign.links;
+            let link = scattered(self.plan.seed + first) % self.plan.campaign.links;
+            let late = now - intended > LATE;
+            self.waiting.push_back(Click { number: self.sent, intended, late, link, sender });
             self.sent += 1;
-            self.waiting.push_back(Click { intended, late: now - intended > LATE, link });
             self.send_waiting()?;
         }
     }
@@ -236,11 +313,7 @@ impl<'a> Client<'a> {
             let Some(click) = self.waiting.pop_front() else { return Ok(()) };
             let connection = &mut self.connections[index];
             connection.click = Some(click);
-            let request = format!(
-                "GET {} HTTP/1.1\r\nHost: {}\r\n{FIELDS}",
-                Campaign::path(click.link),
-                self.plan.address
-            );
+            let request = self.plan.request(&click);
             if !connection.stream.write(request.as_bytes()).is_ok_and(|written| written == request.len()) {
                 self.replace(index)?;
             }
@@ -257,14 +330,16 @@ impl<'a> Client<'a> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return self.replace(index),
         }
-        if !is_whole(&connection.answer) {
+        let has_body = connection.click.is_none_or(|click| click.sender != Sender::Head);
+        if !is_whole(&connection.answer, has_body) {
             return Ok(());
         }
         let Some(click) = connection.click.take() else { return self.replace(index) };
+        let status = status_of(&connection.answer);
         let now = self.outcome.begin.elapsed();
         let redirected = self.plan.is_redirect(&connection.answer, click.link);
         connection.answer.clear();
-        self.outcome.samples.push(click.ended(now, redirected));
+        self.outcome.samples.push(click.ended(now, status, redirected));
         self.free.push_back(index);
         self.send_waiting()
     }
@@ -273,7 +348,7 @@ impl<'a> Client<'a> {
     fn replace(&mut self, index: usize) -> io::Result<()> {
         self.outcome.broken += 1;
         if let Some(click) = self.connections[index].click {
-            let sample = click.ended(self.now(), false);
+            let sample = click.ended(self.now(), 0, false);
             self.outcome.samples.push(sample);
             self.free.push_back(index);
         }
@@ -285,11 +360,22 @@ impl<'a> Client<'a> {
 impl Plan {
     /// A vector that grows copies itself, which would make the client late.
     fn samples_max(&self) -> usize {
-        let per_second = match self.pace {
-            Pace::PerSecond(per_second) => per_second as f64,
-            Pace::Answers => ANSWERS_PER_SECOND_MAX,
+        self.pace.clicks(self.span_max) as usize + self.connections
+    }
+
+    fn request(&self, click: &Click) -> String {
+        let (method, agent) = match click.sender {
+            Sender::Person => ("GET", BROWSER),
+            Sender::Head => ("HEAD", SCANNER),
+            Sender::Robot => ("GET", SCANNER),
         };
-        (self.span_max.as_secs_f64() * per_second) as usize + self.connections
+        let path = Campaign::path(click.link);
+        let query = match self.audience {
+            Audience::People => String::new(),
+            Audience::Mailing => format!("?n={}", click.number),
+        };
+        let host = self.address;
+        format!("{method} {path}{query} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{FIELDS}")
     }
 
     fn is_redirect(&self, answer: &[u8], link: u64) -> bool {
@@ -300,9 +386,18 @@ impl Plan {
     }
 }
 
-/// Whether the head is there and all of the body that it announces.
-fn is_whole(answer: &[u8]) -> bool {
+/// The number in the first line, 0 where there is none.
+fn status_of(answer: &[u8]) -> u16 {
+    let digits = answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// Whether the head is there and all of the body that it announces, if one comes.
+fn is_whole(answer: &[u8], has_body: bool) -> bool {
     let Some(head_bytes) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    if !has_body {
+        return true;
+    }
     let head = String::from_utf8_lossy(&answer[..head_bytes]);
     let body_bytes = head
         .lines()
@@ -334,8 +429,9 @@ mod tests {
             ("HTTP/1.1 302 Found\r\ncontent-length: 2\r\n\r\nab", true),
             ("HTTP/1.1 302 Found\r\n", false),
         ] {
-            assert_eq!(is_whole(answer.as_bytes()), expected, "{answer}");
+            assert_eq!(is_whole(answer.as_bytes(), true), expected, "{answer}");
         }
+        assert!(is_whole(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\n\r\n", false));
     }
 
     /// A server that drops its first connection at the first click and then answers after a stall.
@@ -348,6 +444,7 @@ mod tests {
             campaign: Campaign { links: 10, targets: Targets::Distinct },
             checked: false,
             connections: 1,
+            audience: Audience::People,
             pace: Pace::PerSecond(100),
             span_max: Duration::from_millis(100),
             seed: 0,
@@ -375,12 +472,31 @@ mod tests {
     }
 
     #[test]
+    fn a_scanner_s_hits_are_for_one_link_at_one_time() {
+        let hits: Vec<_> = (10..15).map(|number| Audience::Mailing.hit(number)).collect();
+        let (head, robot, person) = (Sender::Head, Sender::Robot, Sender::Person);
+        assert_eq!(hits, [(head, 10), (robot, 10), (robot, 10), (person, 13), (person, 14)]);
+        assert_eq!(Audience::People.hit(10), (person, 10));
+    }
+
+    #[test]
+    fn a_burst_goes_on_slower_after_its_time() {
+        let until = Duration::from_secs(2);
+        let pace = Pace::Burst { per_second: 10, until, then_per_second: 2 };
+        let intended = |number| pace.intended(number, Duration::ZERO);
+        assert_eq!(intended(19), Duration::from_millis(1900));
+        assert_eq!(intended(20), until);
+        assert_eq!(intended(22), Duration::from_secs(3));
+    }
+
+    #[test]
     fn only_the_redirect_to_the_link_s_page_counts() {
         let plan = Plan {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             campaign: Campaign { links: 10, targets: Targets::Distinct },
             checked: true,
             connections: 1,
+            audience: Audience::People,
             pace: Pace::Answers,
             span_max: Duration::ZERO,
             seed: 0,

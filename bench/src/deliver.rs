@@ -217,6 +217,21 @@ fn end_window(running: &Running, admin: &Admin, before: f64, events: u64) -> Res
     }
 }
 
+/// Waits until the database has every hit; says how long that took.
+pub(crate) fn wait_until_delivered(admin: &Admin) -> Result<Duration> {
+    let begin = Instant::now();
+    loop {
+        let waiting = admin.metrics()?.sum("delivery_lag_events")?;
+        if waiting == 0.0 {
+            return Ok(begin.elapsed());
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(Failure::new(format!("{waiting} hits are not delivered after {PATIENCE:?}")));
+        }
+        sleep(POLL);
+    }
+}
+
 /// The same rows, by the `sqlite3` shell, from a file that is on disk already.
 fn import(folder: &Path) -> Result<Filled> {
     let hits = folder.join("hits.csv");

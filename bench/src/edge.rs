@@ -140,6 +140,29 @@ impl Edge {
         add().map_err(Failure::at(format!("cannot write {}", file.display())))
     }
 
+    /// Adds settings of the journal; they count from the next start on.
+    pub(crate) fn add_journal_settings(&self, settings: &str) -> Result<()> {
+        let file = self.configuration();
+        let change = || {
+            let text = fs::read_to_string(&file)?;
+            fs::write(&file, text.replacen("[journal]\n", &format!("[journal]\n{settings}"), 1))
+        };
+        change().map_err(Failure::at(format!("cannot write {}", file.display())))
+    }
+
+    /// Changes the language of the site's pages; counts from the next start or reload on.
+    pub(crate) fn set_language(&self, language: &str) -> Result<()> {
+        const SITE: &str = "[[site]]\n";
+        let file = self.configuration();
+        let change = || {
+            let text = fs::read_to_string(&file)?;
+            let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("language = ")).collect();
+            let text = kept.join("\n") + "\n";
+            fs::write(&file, text.replacen(SITE, &format!("{SITE}language = \"{language}\"\n"), 1))
+        };
+        change().map_err(Failure::at(format!("cannot write {}", file.display())))
+    }
+
     /// Answers `host` over TLS at `address`, too, with the certificates of `folder`; counts from the next
     /// start on.
     pub(crate) fn secure(&self, host: &str, address: SocketAddr, folder: &Path) -> Result<()> {
@@ -157,7 +180,8 @@ impl Edge {
         admin(self.address)
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where its journals are.
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
@@ -166,8 +190,8 @@ impl Edge {
     }
 }
 
-/// One data thread, the admin listener on the next port, no caps on connections, for all come from one
-/// source; everything else as it is by default.
+/// One data thread, the admin listener on the next port, no caps on connections, look-ups and unknown
+/// tokens, for all come from one source; everything else as it is by default.
 fn configuration(mode: Mode, address: SocketAddr, database: &str) -> String {
     let mode = mode.label();
     let admin = admin(address).address;
@@ -192,6 +216,11 @@ listen = \"{admin}\"
 [limits]
 connections_max = 1000000
 connections_per_source = 1000000
+misses_per_source = 1000000
+
+[record]
+unknown_per_source = 1000000
+unknown_per_site = 100000000
 
 [[site]]
 name = \"bench\"

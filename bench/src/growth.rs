@@ -1,4 +1,5 @@
-//! Scenario `growth`: what a click costs with more links, and with more connections.
+//! Scenario `growth`: what a click costs with more links, with links that share targets, and with more
+//! connections.
 //!
 //! All edges are up during the whole run, one for each number of links, and take turns with the floor.
 //! Connections are opened before the clock runs and closed after it: wrk would count the opening of ten
@@ -14,7 +15,7 @@ use clap::Args;
 
 use crate::campaign::{Campaign, Targets};
 use crate::click::answering;
-use crate::client::{Client, Pace, Plan};
+use crate::client::{Audience, Client, Pace, Plan};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
@@ -26,9 +27,12 @@ pub(crate) struct Arguments {
     /// Numbers of links, each measured with the first number of connections
     #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000")]
     links: Vec<u64>,
-    /// Measure ten million links, too; takes minutes to prepare and 3 GiB of disk
+    /// Measure ten million links, too, if memory allows it; takes minutes to prepare and 3 GiB of disk
     #[arg(long)]
     ten_million: bool,
+    /// A number of links that share forty targets, measured beside as many distinct ones
+    #[arg(long, default_value_t = 1_000_000)]
+    repeating: u64,
     /// Numbers of connections, each measured with the first number of links
     #[arg(long, value_delimiter = ',', default_value = "64,1000,10000")]
     connections: Vec<u32>,
@@ -62,7 +66,7 @@ struct Server {
 /// One server under one load.
 struct Case {
     server: usize,
-    links: u64,
+    campaign: Campaign,
     connections: u32,
     rounds: Vec<Round>,
 }
@@ -76,6 +80,8 @@ struct Round {
 }
 
 const TEN_MILLION: u64 = 10_000_000;
+/// What the other cases need beside the table of ten million and the one that replaces it.
+const MEMORY_MIN_BYTES: u64 = 6 << 30;
 
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -85,43 +91,81 @@ const CSV_HEADER: &str =
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = arguments.scratch.join(format!("growth-{}", std::process::id()));
     allow_connections(arguments.connections.iter().copied().max().unwrap_or_default())?;
-    let mut links = arguments.links.clone();
-    links.extend(arguments.ten_million.then_some(TEN_MILLION));
-    let mut servers = start(arguments, &links, &scratch)?;
-    let mut cases = cases(arguments, &links)?;
+    let campaigns = campaigns(arguments)?;
+    let mut servers = start(arguments, &campaigns, &scratch)?;
+    let mut cases = cases(arguments, &campaigns)?;
     for round in 0..=arguments.rounds {
         for case in &mut cases {
             let server = &mut servers[case.server];
-            let name = server.name.label();
+            let name = label(server.name, &case.campaign);
             println!(
                 "round {round} of {}: {name}, {} links, {} connections",
-                arguments.rounds, case.links, case.connections
+                arguments.rounds, case.campaign.links, case.connections
             );
             let span = if round == 0 { WARM_UP } else { Duration::from_secs(arguments.seconds) };
             let measured = measure(server, case, span, round)?;
             if round > 0 {
-                let row = csv_row(arguments, name, case, round, &measured);
+                let row = csv_row(arguments, &name, case, round, &measured);
                 append_csv(&arguments.out, "growth", CSV_HEADER, &row)?;
                 case.rounds.push(measured);
             }
         }
     }
-    report(arguments, &links, &cases)?;
+    report(arguments, &campaigns, &cases)?;
     drop(servers);
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
 }
 
-/// The floor first, then an edge for each number of links.
-fn start(arguments: &Arguments, links: &[u64], scratch: &Path) -> Result<Vec<Server>> {
+/// Distinct targets by number of links, then the repeating ones.
+fn campaigns(arguments: &Arguments) -> Result<Vec<Campaign>> {
+    let mut links = arguments.links.clone();
+    if arguments.ten_million {
+        let available = memory_available()?;
+        if available >= MEMORY_MIN_BYTES {
+            links.push(TEN_MILLION);
+        } else {
+            let (least, found) = (MEMORY_MIN_BYTES >> 20, available >> 20);
+            println!(
+                "ten million links are left out: they need {least} MiB of free memory, there are {found}"
+            );
+        }
+    }
+    let distinct = links.into_iter().map(|links| Campaign { links, targets: Targets::Distinct });
+    let repeating = Campaign { links: arguments.repeating, targets: Targets::Repeating };
+    Ok(distinct.chain([repeating]).collect())
+}
+
+/// What the kernel could give to new programs.
+fn memory_available() -> Result<u64> {
+    const FILE: &str = "/proc/meminfo";
+    let text = fs::read_to_string(FILE).map_err(Failure::at(format!("cannot read {FILE}")))?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::new(format!("{FILE} names no MemAvailable")))
+}
+
+/// Who is measured, for people and the CSV.
+fn label(name: Name, campaign: &Campaign) -> String {
+    match campaign.targets {
+        Targets::Distinct => name.label().to_owned(),
+        Targets::Repeating => format!("{} {} targets", name.label(), campaign.targets.label()),
+    }
+}
+
+/// The floor first, then an edge for each campaign.
+fn start(arguments: &Arguments, campaigns: &[Campaign], scratch: &Path) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
-    let names = std::iter::once((Name::Floor, 1)).chain(links.iter().map(|&links| (Name::Holdfast, links)));
-    for ((name, links), port) in names.zip((18_780..).step_by(10)) {
+    let floor = Campaign { links: 1, targets: Targets::Distinct };
+    let names = std::iter::once((Name::Floor, floor))
+        .chain(campaigns.iter().map(|&campaign| (Name::Holdfast, campaign)));
+    for ((name, campaign), port) in names.zip((18_780..).step_by(10)) {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let setup = Setup {
-            campaign: Campaign { links, targets: Targets::Distinct },
+            campaign,
             mode: arguments.mode,
             holdfast: arguments.holdfast.as_deref(),
-            scratch: scratch.join(links.to_string()),
+            scratch: scratch.join(port.to_string()),
         };
         servers.push(Server { name, address, running: setup.start(name, address)? });
     }
@@ -129,19 +173,18 @@ fn start(arguments: &Arguments, links: &[u64], scratch: &Path) -> Result<Vec<Ser
 }
 
 /// Every case's cost is compared with the first case of the same server name: few links, few connections.
-fn cases(arguments: &Arguments, links: &[u64]) -> Result<Vec<Case>> {
-    let (Some(&links_first), Some(&connections_first)) = (links.first(), arguments.connections.first())
-    else {
+fn cases(arguments: &Arguments, campaigns: &[Campaign]) -> Result<Vec<Case>> {
+    let (Some(&first), Some(&connections_first)) = (campaigns.first(), arguments.connections.first()) else {
         return Err(Failure::new("name at least one number of links and one of connections"));
     };
-    let case = |server, links, connections| Case { server, links, connections, rounds: Vec::new() };
+    let case = |server, campaign, connections| Case { server, campaign, connections, rounds: Vec::new() };
     let mut cases = Vec::new();
     for &connections in &arguments.connections {
-        cases.push(case(0, links_first, connections));
-        cases.push(case(1, links_first, connections));
+        cases.push(case(0, first, connections));
+        cases.push(case(1, first, connections));
     }
-    for (edge, &links) in links.iter().enumerate().skip(1) {
-        cases.push(case(edge + 1, links, connections_first));
+    for (edge, &campaign) in campaigns.iter().enumerate().skip(1) {
+        cases.push(case(edge + 1, campaign, connections_first));
     }
     Ok(cases)
 }
@@ -150,9 +193,10 @@ fn cases(arguments: &Arguments, links: &[u64]) -> Result<Vec<Case>> {
 fn measure(server: &mut Server, case: &Case, span: Duration, round: u64) -> Result<Round> {
     let plan = Plan {
         address: server.address,
-        campaign: Campaign { links: case.links, targets: Targets::Distinct },
+        campaign: case.campaign,
         checked: server.name.has_links(),
         connections: case.connections as usize,
+        audience: Audience::People,
         pace: Pace::Answers,
         span_max: span,
         seed: round << 32,
@@ -190,7 +234,7 @@ fn csv_row(arguments: &Arguments, name: &str, case: &Case, round: u64, measured:
     format!(
         "{},{name},{},{},{round},{},{:.0},{:.3},{:.3}",
         arguments.mode.label(),
-        case.links,
+        case.campaign.links,
         case.connections,
         measured.clicks,
         measured.per_second,
@@ -199,21 +243,23 @@ fn csv_row(arguments: &Arguments, name: &str, case: &Case, round: u64, measured:
     )
 }
 
-fn report(arguments: &Arguments, links: &[u64], cases: &[Case]) -> Result<()> {
-    let find = |server: usize, links: u64, connections: u32| {
-        cases
-            .iter()
-            .find(|case| (case.server.min(1), case.links, case.connections) == (server, links, connections))
+fn report(arguments: &Arguments, campaigns: &[Campaign], cases: &[Case]) -> Result<()> {
+    let find = |server: usize, campaign: Campaign, connections: u32| {
+        cases.iter().find(|case| {
+            (case.server.min(1), case.campaign, case.connections) == (server, campaign, connections)
+        })
     };
     let [floor, holdfast, ..] = cases else { unreachable!("the first two cases are always there") };
     let figure = |case: &Case, pick: fn(&Round) -> f64| Spread::of(case.rounds.iter().map(pick));
     let costs = |case: &Case| figure(case, |round| round.answering_us).text(2);
     let busy = |case: &Case| format!("{:.0} %", figure(case, |round| round.busy).median * 100.0);
-    let mut by_links = Table::new(&["links", "CPU per click, µs", "× the first", "clicks/s", "core busy"]);
-    for &links in links {
-        let Some(case) = find(1, links, holdfast.connections) else { continue };
+    let mut by_links =
+        Table::new(&["links", "targets", "CPU per click, µs", "× the first", "clicks/s", "core busy"]);
+    for &campaign in campaigns {
+        let Some(case) = find(1, campaign, holdfast.connections) else { continue };
         by_links.row(&[
-            links.to_string(),
+            campaign.links.to_string(),
+            campaign.targets.label().to_owned(),
             costs(case),
             ratio(case, holdfast),
             figure(case, |round| round.per_second).text(0),
@@ -231,7 +277,7 @@ fn report(arguments: &Arguments, links: &[u64], cases: &[Case]) -> Result<()> {
         "× floor",
     ]);
     for &connections in &arguments.connections {
-        let found = find(1, holdfast.links, connections).zip(find(0, holdfast.links, connections));
+        let found = find(1, holdfast.campaign, connections).zip(find(0, holdfast.campaign, connections));
         let Some((case, beside)) = found else { continue };
         by_connections.row(&[
             connections.to_string(),
@@ -253,9 +299,11 @@ fn report(arguments: &Arguments, links: &[u64], cases: &[Case]) -> Result<()> {
          opening and closing them is not counted. The numbers of links are measured with {} connections, the numbers \
          of connections with {} links. \"× the first\" is the median of each round's ratio to the first number's \
          figure of the same round, in brackets the least and the most. The kernel's part grows with connections for \
-         everybody, as the floor shows, which knows no links. Where the core is not busy, the client is the limit, \
+         everybody, as the floor shows, which knows no links. Repeating targets are forty that all links share, as those \
+         of one campaign do, where each distinct one is a URL of 88 bytes of its own; random clicks are unfair to the \
+         big tables, for those of people prefer the newest links, whose part of memory stays in the processor's caches. Where the core is not busy, the client is the limit, \
          and a turn of the server's event loop has fewer clicks to share its cost.",
-        arguments.rounds, arguments.seconds, holdfast.connections, holdfast.links,
+        arguments.rounds, arguments.seconds, holdfast.connections, holdfast.campaign.links,
     );
     println!("\n{body}");
     write_markdown(&arguments.out, &format!("growth-{mode}"), "Growth", &method, &body)

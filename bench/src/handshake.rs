@@ -100,7 +100,7 @@ impl Round {
 }
 
 /// The name of the certificate; clients connect to an address all the same.
-const HOST: &str = "click.bench.test";
+pub(crate) const HOST: &str = "click.bench.test";
 const WARM_UP_S: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// From one address to one other there are no more ports than this on a Linux of default settings.
@@ -181,13 +181,13 @@ fn start(
 }
 
 /// A certificate that signs itself, for everybody to show.
-struct Certificate {
-    folder: PathBuf,
+pub(crate) struct Certificate {
+    pub(crate) folder: PathBuf,
     der: CertificateDer<'static>,
 }
 
 impl Certificate {
-    fn make(folder: &Path) -> Result<Self> {
+    pub(crate) fn make(folder: &Path) -> Result<Self> {
         let failure = || Failure::at(format!("cannot make {}", folder.display()));
         fs::create_dir_all(folder).map_err(failure())?;
         let folder = folder.canonicalize().map_err(failure())?;

@@ -6,6 +6,7 @@
 
 mod admin;
 mod bare;
+mod burst;
 mod campaign;
 mod charts;
 mod click;
@@ -18,9 +19,12 @@ mod edge;
 mod failure;
 mod floor;
 mod growth;
+mod h2load;
 mod handshake;
 mod haproxy;
 mod idle;
+mod journal;
+mod kinds;
 mod log_reader;
 mod machine;
 mod memory;
@@ -34,6 +38,7 @@ mod process;
 mod rate;
 mod report;
 mod results;
+mod slow_disk;
 mod start;
 mod suite;
 mod svg;
@@ -79,11 +84,17 @@ enum Scenario {
     Outage(outage::Arguments),
     /// Clicks on fresh TLS connections, full and resumed, and memory per idle secured connection
     Handshake(handshake::Arguments),
+    /// What recording costs: no journal, process and power, on this disk and on a slow one
+    Journal(journal::Arguments),
+    /// Requests that are no plain hit: pixels, misses, looked-up links, fresh connections, HTTP/2
+    Kinds(kinds::Arguments),
     /// Memory per idle keep-alive connection
     Idle(idle::Arguments),
     /// Latency at a fixed rate, counted from when each click was to be sent
     Rate(rate::Arguments),
-    /// A new table of links under load: failed clicks and latency around the swap
+    /// The hour after a mailing, at twice the capacity: what is answered, how late, and what is delivered
+    Burst(burst::Arguments),
+    /// A new table of links and a new configuration under load: failed clicks and latency around them
     Swap(swap::Arguments),
     /// CPU per click with more links and with more connections
     Growth(growth::Arguments),
@@ -141,8 +152,11 @@ fn run(scenario: Scenario) -> failure::Result<()> {
         Scenario::Preload(arguments) => preload::run(&arguments),
         Scenario::Outage(arguments) => outage::run(&arguments),
         Scenario::Handshake(arguments) => handshake::run(&arguments),
+        Scenario::Journal(arguments) => journal::run(&arguments),
+        Scenario::Kinds(arguments) => kinds::run(&arguments),
         Scenario::Idle(arguments) => idle::run(&arguments),
         Scenario::Rate(arguments) => rate::run(&arguments),
+        Scenario::Burst(arguments) => burst::run(&arguments),
         Scenario::Swap(arguments) => swap::run(&arguments),
         Scenario::Growth(arguments) => growth::run(&arguments),
         Scenario::Floor { listen, tape, promise } => tape

@@ -14,7 +14,7 @@ use clap::Args;
 use crate::admin::Admin;
 use crate::campaign::{Campaign, Targets};
 use crate::click::answering;
-use crate::client::{self, LATE, Pace, Plan, late_share};
+use crate::client::{self, Audience, LATE, Pace, Plan, late_share};
 use crate::cluster::{ABOUT, Cluster};
 use crate::competitor::{QUIET_PATIENCE, wait_until_ready};
 use crate::edge::{self, Edge, Mode};
@@ -124,6 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 campaign,
                 checked: true,
                 connections: arguments.connections,
+                audience: Audience::People,
                 pace: Pace::PerSecond(arguments.per_second),
                 span_max,
                 seed: round << 32,
@@ -151,7 +152,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Waits until the database has every hit and nothing is left to do.
-fn settle(running: &Running, admin: &Admin) -> Result<()> {
+pub(crate) fn settle(running: &Running, admin: &Admin) -> Result<()> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     loop {
         let metrics = admin.metrics()?;

@@ -36,7 +36,7 @@ pub(crate) fn wait_for_redirect(
 }
 
 /// The target that `path` is redirected to; none for any other answer.
-fn redirect(address: SocketAddr, path: &str) -> io::Result<Option<String>> {
+pub(crate) fn redirect(address: SocketAddr, path: &str) -> io::Result<Option<String>> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

@@ -58,6 +58,11 @@ impl Running {
         }
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn stop(mut self, patience: Duration) -> Result<()> {
         let failure = || Failure::at(format!("cannot stop {}", self.name));

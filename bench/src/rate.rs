@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::campaign::{Campaign, Targets};
-use crate::client::{self, LATE, Pace, Plan, late_share};
+use crate::client::{self, Audience, LATE, Pace, Plan, late_share};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::{self, Mode};
 use crate::failure::{Failure, Result};
@@ -137,6 +137,7 @@ fn measure(
         campaign,
         checked: competitor.name.has_links(),
         connections: arguments.connections,
+        audience: Audience::People,
         pace: Pace::PerSecond(arguments.per_second),
         span_max: if round == 0 { WARM_UP } else { Duration::from_secs(arguments.seconds) },
         seed: round << 32,

@@ -1,7 +1,8 @@
-//! Scenario `swap`: a new table of links is built and put in place of the old one while clicks go on.
+//! Scenario `swap`: a new table of links is put in place of the old one, and a new configuration, while
+//! clicks go on.
 //!
-//! Two ways, in turn: all links are loaded from the database anew, as after a window, and changed links
-//! are folded into the table, as when a campaign is imported over an older one.
+//! In turn: all links are loaded from the database anew, as after a window; changed links are folded into
+//! the table, as when a campaign is imported over an older one; the configuration is changed and reloaded.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -15,7 +16,7 @@ use clap::Args;
 
 use crate::admin::Admin;
 use crate::campaign::{Campaign, NAMESPACE, Targets};
-use crate::client::{self, LATE, Outcome, Pace, Plan, Sample, late_share};
+use crate::client::{self, Audience, LATE, Outcome, Pace, Plan, Sample, late_share};
 use crate::competitor::wait_until_ready;
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
     /// How many links the table has
     #[arg(long, default_value_t = 1_000_000)]
     links: u64,
-    /// How often the table is swapped in each way
+    /// How often each is done
     #[arg(long, default_value_t = 3)]
     swaps: u32,
     /// How long it is left alone before the first swap, between two, and after the last
@@ -53,25 +54,27 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-/// What makes a new table.
+/// What is put in place of the old: a new table, or a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Load,
     Fold,
+    Reload,
 }
 
 impl Way {
-    const ALL: [Self; 2] = [Self::Load, Self::Fold];
+    const ALL: [Self; 3] = [Self::Load, Self::Fold, Self::Reload];
 
     fn label(self) -> &'static str {
         match self {
             Self::Load => "load",
             Self::Fold => "fold",
+            Self::Reload => "reload",
         }
     }
 }
 
-/// From what set it off until the new table was seen.
+/// From what set it off until the new table was seen, or the edge said that the configuration counts.
 struct Swap {
     way: Way,
     begin: Instant,
@@ -111,6 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         campaign,
         checked: true,
         connections: arguments.connections,
+        audience: Audience::People,
         pace: Pace::PerSecond(arguments.per_second),
         span_max: SPAN_MAX,
         seed: 0,
@@ -122,9 +126,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         stop.store(true, Relaxed);
         (swaps, client.join().expect("the client does not panic"))
     });
-    report(arguments, &swaps?, &outcome?)?;
+    let outcome = outcome?;
+    report(arguments, &swaps?, &outcome)?;
     drop(running);
-    fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
+    fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))?;
+    match outcome.failed() {
+        0 => Ok(()),
+        failed => Err(Failure::new(format!("{failed} clicks failed; none may, whatever is put in place"))),
+    }
 }
 
 fn swap_all(
@@ -142,6 +151,7 @@ fn swap_all(
             let swap = match way {
                 Way::Load => load(&edge.admin()),
                 Way::Fold => fold(edge, campaign, &scratch.join("changed.csv"), number),
+                Way::Reload => reload(edge, number),
             }?;
             running.still_runs()?;
             let span_s = (swap.end - swap.begin).as_secs_f64();
@@ -173,6 +183,14 @@ fn fold(edge: &Edge, campaign: &Campaign, csv: &Path, number: u32) -> Result<Swa
     on(SERVER, || edge.import(csv))?;
     let end = wait_for_new_table(&admin, old)?;
     Ok(Swap { way: Way::Fold, begin, end })
+}
+
+/// The site's pages in another language than before: all that a configuration holds is built anew.
+fn reload(edge: &Edge, number: u32) -> Result<Swap> {
+    edge.set_language(if number.is_multiple_of(2) { "fr" } else { "de" })?;
+    let begin = Instant::now();
+    edge.admin().act("/reload")?;
+    Ok(Swap { way: Way::Reload, begin, end: Instant::now() })
 }
 
 /// The first links with the same pages and another query.
@@ -303,8 +321,9 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
         "{} links, {} clicks per second over {} keep-alive connections, journal in `{}` mode; server and client on \
          one core each, and the import and the building of the new table are on the server's core, too. \"Load\" ends a window, after which \
          all links are loaded from the database; \"fold\" imports {CHANGED} changed links with `links.overlay_max = \
-         {OVERLAY_MAX}`. A swap's time runs from there until the edge's metrics show the time of a new table, and \
-         {} s more, in which the old one is dropped; \"steady\" is all other time but the first {} s. Each click \
+         {OVERLAY_MAX}`; \"reload\" changes the language of the site's pages and has the configuration reloaded. A \
+         swap's time runs from there until the edge's metrics show the time of a new table, or until it says that the \
+         new configuration counts, and {} s more, in which the old one is dropped; \"steady\" is all other time but the first {} s. Each click \
          counts from when it was to be sent. Failed is every answer but the 302 to the link's own page, no answer \
          within 10 s, and a click whose connection broke. Over the whole run {} connections broke, and {} clicks \
          failed in the first seconds. \"Client late\" is the share of clicks that the client itself came to more than \
@@ -320,14 +339,14 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
         LATE.as_micros(),
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, "swap", "Swap of the table under load", &method, &body)
+    write_markdown(&arguments.out, "swap", "Swap of the table and reload under load", &method, &body)
 }
 
 /// Each swap that the edge's metrics showed.
 fn seen(swaps: &[Swap]) -> String {
-    let mut table = Table::new(&["a new table after", "seconds"]);
+    let mut table = Table::new(&["in place after", "seconds"]);
     for swap in swaps {
-        table.row(&[swap.way.label(), &format!("{:.2}", (swap.end - swap.begin).as_secs_f64())]);
+        table.row(&[swap.way.label(), &format!("{:.3}", (swap.end - swap.begin).as_secs_f64())]);
     }
     format!("\n{}", table.text())
 }

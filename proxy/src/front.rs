@@ -24,6 +24,7 @@ mod prove;
 mod secure;
 mod serve;
 mod thread;
+mod turn;
 
 pub use connection::Phase;
 pub use core::{Budgets, Limits, Shared};

@@ -55,6 +55,9 @@ pub const TOKEN_BYTES_MAX: usize = crate::event::TOKEN_BYTES_MAX;
 /// The longest campaign that is kept; the rest is cut off, as the record of a hit does.
 pub const CAMPAIGN_BYTES_MAX: usize = crate::event::TEXT_BYTES_MAX;
 
+/// How many tokens are looked for at once at most.
+pub const TOGETHER: usize = 16;
+
 /// What is known of links at one moment.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -82,6 +85,22 @@ impl Links {
             Some(entry) => Some(entry.found()),
             None => self.table.get(namespace, token),
         }
+    }
+
+    /// The same for many at once, in their order; `None` where nothing is asked.
+    ///
+    /// In a large table each look-up waits for memory; these wait together.
+    #[must_use]
+    pub fn get_all(&self, asked: &[Option<(NamespaceId, &[u8])>; TOGETHER]) -> [Option<Found<'_>>; TOGETHER] {
+        let mut found = self.table.get_all(asked);
+        if !self.overlay.is_empty() {
+            for (found, asked) in found.iter_mut().zip(asked) {
+                if let Some(entry) = asked.and_then(|(namespace, token)| self.overlay.get(namespace, token)) {
+                    *found = Some(entry.found());
+                }
+            }
+        }
+        found
     }
 
     /// The table.

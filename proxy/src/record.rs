@@ -126,8 +126,8 @@ struct Group {
     wakers: Vec<Waker>,
 }
 
-/// A flag that is raised during a turn of the event loop and seen at its end: waking a local task
-/// puts it behind all tasks that are ready now.
+/// A flag that is raised during a turn of the event loop and seen at its end, until it is lowered:
+/// waking a local task puts it behind all tasks that are ready now.
 #[derive(Default)]
 struct Turn {
     due: Cell<bool>,
@@ -145,7 +145,7 @@ impl Turn {
 
     async fn end(&self) {
         poll_fn(|context| {
-            if self.due.replace(false) {
+            if self.due.get() {
                 return Poll::Ready(());
             }
             let mut waker = self.waker.borrow_mut();
@@ -245,11 +245,7 @@ impl Recorder {
             }
             if !registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                 registered = Some(context.waker().clone());
-                let mut groups = self.groups.borrow_mut();
-                // Usually the last one: a hit waits in the turn in which it was staged.
-                if let Some(group) = groups.iter_mut().rev().find(|group| group.batch == batch) {
-                    group.wakers.push(context.waker().clone());
-                }
+                self.wake_after(batch, context.waker().clone());
             }
             Poll::Pending
         })
@@ -257,11 +253,29 @@ impl Recorder {
         Recorded { class, fate: Fate::Taken }
     }
 
-    /// Hands the batch over at the end of each turn; runs as a task of the data thread until it is dropped.
-    pub async fn hand_over(&self) {
+    /// Does `last` at the end of each turn that called for it, and hands the turn's batch over; runs as a
+    /// task of the data thread until it is dropped.
+    pub async fn hand_over(&self, last: impl Fn()) {
         loop {
             self.flush.end().await;
+            last();
+            self.flush.due.set(false);
             self.stager.borrow_mut().flush();
+        }
+    }
+
+    /// Has [`Self::hand_over`] work at the end of this turn, whether or not anything is staged in it.
+    pub fn call_end_of_turn(&self) {
+        self.flush.raise();
+    }
+
+    /// Wakes `waker` when `batch`, which was staged in this turn, need not be waited for any more.
+    pub fn wake_after(&self, batch: Batch, waker: Waker) {
+        let mut groups = self.groups.borrow_mut();
+        // Usually the last one: a hit waits in the turn in which it was staged.
+        match groups.iter_mut().rev().find(|group| group.batch == batch) {
+            Some(group) => group.wakers.push(waker),
+            None => waker.wake(),
         }
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn converse<Io>(
         let asking = Asking::begin(core, entry);
         let caller = Rc::clone(&caller);
         async move {
-            let response = serve(&asking.core, &caller, request).await;
+            let response = serve(&asking.core, caller, request).await;
             drop(asking);
             Ok::<Response<Body>, Infallible>(response)
         }

@@ -17,9 +17,10 @@ use super::gate::Gate;
 use super::peers::{self, Network};
 use super::sites::Sites;
 use super::tls::Tls;
+use super::turn::Turn;
 use crate::clock;
 use crate::event::UnixMillis;
-use crate::links::Links;
+use crate::links::{Links, TOGETHER};
 use crate::metrics::{self, LookUp, Plane};
 use crate::record::Recorder;
 use crate::record::budget::Budget;
@@ -103,6 +104,8 @@ pub(super) struct Core {
     /// The time of the last sweep, by both clocks.
     tick: Cell<(Instant, UnixMillis)>,
     view: RefCell<View>,
+    pub(super) turn: Turn,
+    pub(super) names: RefCell<[Names; TOGETHER]>,
     pub(super) scratch: RefCell<Scratch>,
 }
 
@@ -140,11 +143,16 @@ impl std::ops::Deref for SharedVital {
     }
 }
 
-/// Buffers that are kept from request to request.
+/// Buffers for what one request names, kept from request to request.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(super) struct Names {
     pub(super) host: Vec<u8>,
     pub(super) token: Vec<u8>,
+}
+
+/// Buffers for an answer and its record, likewise.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
     pub(super) appended: Vec<u8>,
     pub(super) locations: BytesMut,
     pub(super) captures: Vec<u8>,
@@ -174,6 +182,8 @@ impl Core {
             phase: Cell::new(Phase::Starting),
             tick: Cell::new((Instant::now(), clock::now())),
             view: RefCell::new(view),
+            turn: Turn::default(),
+            names: RefCell::default(),
             scratch: RefCell::default(),
         }
     }

@@ -4,6 +4,8 @@
 //! a request waits for the disk or the database.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -11,11 +13,13 @@ use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::ask::{Asked, Caller, Https, Turned, Way, What, Why, ask};
-use super::core::{Core, Scratch, Seen};
+use super::core::{Core, Names, Scratch, Seen};
 use super::prove::Account;
 use super::sites::Site;
 use crate::event::{Captures, Event, Kind, Method, Outcome, TOKEN_BYTES_MAX, UnixMillis};
+use crate::journal::Batch;
 use crate::links::entry::Entry;
+use crate::links::{Found, TOGETHER};
 use crate::metrics::{LookUp, Refusal};
 use crate::policy::{self, Notice, Plan};
 use crate::record::verdict::verdict;
@@ -57,21 +61,118 @@ pub(super) enum Decided {
     Ready(Response<Body>),
 }
 
-/// Decides one request; `looked_up` is the answer to an earlier [`Step::LookUp`].
-pub(super) fn decide<B>(
+impl Step {
+    /// The batch of the journal that the answer waits for, if it does.
+    pub(super) fn batch(&self) -> Option<Batch> {
+        match self {
+            Self::Hit(hit) => hit.account.batch(),
+            Self::Turned(_) | Self::LookUp(_) => None,
+        }
+    }
+}
+
+/// A request and who it is from.
+pub(super) struct Question {
+    pub(super) request: Request<()>,
+    pub(super) caller: Rc<Caller>,
+    /// The client, whoever stands before it.
+    pub(super) peer: IpAddr,
+    pub(super) now: UnixMillis,
+}
+
+impl Question {
+    fn ask<'a>(
+        &'a self,
+        core: &Core,
+        seen: Seen<'a>,
+        Names { host, token }: &'a mut Names,
+    ) -> Result<Asked<'a>, Turned<'a>> {
+        let https = Https { tls: core.shared.tls.as_deref(), public_port: seen.limits.public_port };
+        ask(seen.sites, https, &self.caller.way, &self.request, host, token)
+    }
+}
+
+/// Decides the questions at `places`; those of [`TOGETHER`] look for their links together.
+///
+/// One that panics gets a page and hurts no other.
+pub(super) fn decide_all(
+    core: &Core,
+    questions: &[Option<Question>],
+    places: &[usize],
+    mut done: impl FnMut(usize, Step),
+) {
+    core.with(|seen| {
+        for places in places.chunks(TOGETHER) {
+            let mut names = core.names.borrow_mut();
+            let mut asked = [const { None }; TOGETHER];
+            let mut keys = [None; TOGETHER];
+            for (((&place, asked), key), names) in
+                places.iter().zip(&mut asked).zip(&mut keys).zip(&mut *names)
+            {
+                let Some(question) = questions.get(place).and_then(Option::as_ref) else { continue };
+                match guarded(core, || question.ask(core, seen, names)) {
+                    Ok(result) => {
+                        *key = result.as_ref().ok().map(|asked| (asked.site.namespace, asked.matched.token));
+                        *asked = Some((question, result));
+                    }
+                    Err(Panicked) => done(place, Step::Turned(broken(core, seen, question.now))),
+                }
+            }
+            // Should that panic, each looks for its own.
+            let together = guarded(core, || seen.links.get_all(&keys)).ok();
+            for (n, ((&place, asked), key)) in places.iter().zip(asked).zip(keys).enumerate() {
+                let Some((question, asked)) = asked else { continue };
+                let step = guarded(core, || {
+                    let found = match &together {
+                        Some(found) => found[n],
+                        None => key.and_then(|(namespace, token)| seen.links.get(namespace, token)),
+                    };
+                    conclude(core, seen, question, asked, found, None)
+                });
+                done(place, step.unwrap_or_else(|Panicked| Step::Turned(broken(core, seen, question.now))));
+            }
+        }
+    });
+}
+
+/// Decides `question` once more; `answer` is what was said of `key` after a [`Step::LookUp`].
+pub(super) fn decide(core: &Core, question: &Question, key: &Key, answer: &Answer) -> Step {
+    core.with(|seen| {
+        guarded(core, || {
+            let [names, ..] = &mut *core.names.borrow_mut();
+            let asked = question.ask(core, seen, names);
+            let found = match &asked {
+                Ok(asked) => seen.links.get(asked.site.namespace, asked.matched.token),
+                Err(_) => None,
+            };
+            conclude(core, seen, question, asked, found, Some((key, answer)))
+        })
+        .unwrap_or_else(|Panicked| Step::Turned(broken(core, seen, question.now)))
+    })
+}
+
+struct Panicked;
+
+/// Does `step`; what it leaves half-done when it panics, in the scratch buffers and in the stager's, the
+/// next one clears.
+fn guarded<T>(core: &Core, step: impl FnOnce() -> T) -> Result<T, Panicked> {
+    std::panic::catch_unwind(AssertUnwindSafe(step)).map_err(|_| {
+        core.counters().panics.one();
+        Panicked
+    })
+}
+
+fn conclude(
     core: &Core,
     seen: Seen<'_>,
-    request: &Request<B>,
-    caller: &Caller,
-    peer: IpAddr,
-    now: UnixMillis,
+    question: &Question,
+    asked: Result<Asked<'_>, Turned<'_>>,
+    found: Option<Found<'_>>,
     looked_up: Option<(&Key, &Answer)>,
 ) -> Step {
+    let &Question { ref request, ref caller, peer, now } = question;
     let way = &caller.way;
-    let mut scratch = core.scratch.borrow_mut();
-    let Scratch { host, token, appended, locations, captures } = &mut *scratch;
-    let https = Https { tls: core.shared.tls.as_deref(), public_port: seen.limits.public_port };
-    let asked = match ask(seen.sites, https, way, request, host, token) {
+    let asked = match asked {
         Ok(asked) => asked,
         Err(turned) => {
             let hsts = match turned.why {
@@ -81,6 +182,7 @@ pub(super) fn decide<B>(
             return Step::Turned(turn(core, turned, hsts, request));
         }
     };
+    let Scratch { appended, locations, captures } = &mut *core.scratch.borrow_mut();
     let hsts = hsts(asked.site, way);
     let turned = |page, why| {
         Step::Turned(turn(
@@ -92,7 +194,7 @@ pub(super) fn decide<B>(
     };
     let kept;
     let kind = asked.matched.route.kind();
-    let resolution = match seen.links.get(asked.site.namespace, asked.matched.token) {
+    let resolution = match found {
         Some(found) => Resolution::of(found, now, seen.vital.expiry),
         None => match missing(core, seen, &asked, now, looked_up) {
             Missing::Found(entry) => {
@@ -130,9 +232,9 @@ pub(super) fn decide<B>(
             return turned(page, Why::Refused(Refusal::Journal));
         }
     };
-    let (counters, outcome) = (Arc::clone(&asked.site.counters), plan.outcome());
-    let hsts = hsts.cloned();
-    Step::Hit(Hit { answer, account: Account { staged, counters, kind, outcome }, hsts })
+    let counters = Arc::clone(&asked.site.counters);
+    let account = Account::new(staged, counters, core.index, kind, plan.outcome());
+    Step::Hit(Hit { answer, account, hsts: hsts.cloned() })
 }
 
 /// What a site says of TLS, in answers over it alone (RFC 6797 §7.2).
@@ -307,9 +409,9 @@ fn stage(
 }
 
 /// The page for a request whose handling failed: all that is known of it may be wrong.
-pub(super) fn broken(core: &Core, now: UnixMillis) -> Response<Body> {
+fn broken(core: &Core, seen: Seen<'_>, now: UnixMillis) -> Response<Body> {
     let page = Page::Outage(back(core, Notice::Unplanned, now));
-    core.with(|seen| seen.sites.neutral.answer(page, Language::En, Method::Get))
+    seen.sites.neutral.answer(page, Language::En, Method::Get)
 }
 
 fn turn<B>(

@@ -1,6 +1,6 @@
 //! One request from its head to its answer: ask, resolve, record, respond.
 
-use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::ask::{Caller, Way, has_body};
 use super::connection::Phase;
 use super::core::Core;
-use super::decide::{Decided, Step, broken, decide};
+use super::decide::{Decided, Question, Step, decide};
 use super::prove::prove;
-use crate::event::UnixMillis;
+use super::turn::decided;
 use crate::record::Recorded;
 use crate::respond::{self, body::Body};
 
@@ -19,18 +19,18 @@ use crate::respond::{self, body::Body};
 ///
 /// # Cancel safety
 /// Dropping the future loses the answer; a hit that was staged is recorded all the same.
-pub(super) async fn serve<B>(core: &Core, caller: &Caller, mut request: Request<B>) -> Response<Body> {
+pub(super) async fn serve<B>(core: &Core, caller: Rc<Caller>, request: Request<B>) -> Response<Body> {
     let begun = Instant::now();
     let now = core.wall(begun);
-    let peer = core.client(caller, request.headers());
-    let mut step =
-        guarded(core, now, || core.with(|seen| decide(core, seen, &request, caller, peer, now, None)));
+    let peer = core.client(&caller, request.headers());
+    let (head, _body) = request.into_parts();
+    let question = Question { request: Request::from_parts(head, ()), caller, peer, now };
+    let (question, mut step) = decided(core, question).await;
     if let Step::LookUp(key) = step {
         let answer = core.look_up(key.clone()).await;
-        step = guarded(core, now, || {
-            core.with(|seen| decide(core, seen, &request, caller, peer, now, Some((&key, &answer))))
-        });
+        step = decide(core, &question, &key, &answer);
     }
+    let Question { mut request, caller, .. } = question;
     // Where the request's end lies is not certain.
     let is_alone = request.version() < Version::HTTP_2;
     let mut last = has_body(request.headers()) || matches!(caller.way, Way::Misplaced);
@@ -55,15 +55,6 @@ pub(super) async fn serve<B>(core: &Core, caller: &Caller, mut request: Request<
     }
     core.counters().answer_time.observe(ended.duration_since(begun));
     response
-}
-
-/// Does `step`; should it panic, this one request gets a page and nothing else is hurt.
-fn guarded(core: &Core, now: UnixMillis, step: impl FnOnce() -> Step) -> Step {
-    // What the step leaves half-done, in the scratch buffers and in the stager's, the next one clears.
-    std::panic::catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
-        core.counters().panics.one();
-        Step::Turned(broken(core, now))
-    })
 }
 
 fn answer(answer: Decided, proof: Option<&Recorded>, spare: HeaderMap) -> Response<Body> {

@@ -53,7 +53,7 @@ pub fn run(
         let own = Rc::clone(&core);
         tokio::task::spawn_local(async move {
             let _essential = Essential;
-            own.recorder.hand_over().await;
+            own.recorder.hand_over(|| own.turn.decide(&own)).await;
         });
         let own = Rc::clone(&core);
         tokio::task::spawn_local(async move {

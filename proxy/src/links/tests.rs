@@ -230,6 +230,15 @@ impl World {
                 check_found(self.links.get(id, &token(n)), expected);
             }
             assert_eq!(self.links.get(id, b"unheard of"), None);
+            // Asked for together, with gaps and more than once, they are the same.
+            let tokens: Vec<Vec<u8>> = (0..TOKENS).map(token).collect();
+            for first in 0..tokens.len() {
+                let asked = std::array::from_fn(|n| {
+                    (n % 5 != 3).then(|| (id, tokens[(first + n / 2) % tokens.len()].as_slice()))
+                });
+                let alone = asked.map(|asked| asked.and_then(|(id, token)| self.links.get(id, token)));
+                assert_eq!(self.links.get_all(&asked), alone);
+            }
         }
         let mut listed = 0;
         for link in self.links.table().iter() {
