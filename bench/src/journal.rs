@@ -401,7 +401,8 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
          CPU per click is of all threads but those that deliver and compress; user and system apart are of all. \
          Medians, in brackets the least and the most; × is the median of each round's ratio to \"off\" of the same \
          round. Synced, written and waived are the edge's own counts of what its answers promised, over both loads; \
-         unrecorded are answers without a record, and all waived ones that are not, are recorded later. \
+         unrecorded are answers without a record; a waived answer that has one gets it on the \
+         disk after it left. \
          \"Client late\" is the share of clicks that the client came to more than {} µs late.\n\n\
          *Off* is a site that has filled its share of the journal (`site_share`) in a window of the database: nothing \
          is encoded, written or waited for. No setting switches the journal off, and nobody should run so; \

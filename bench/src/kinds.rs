@@ -562,8 +562,8 @@ fn report(arguments: &Arguments, servers: &[Server], cases: &[Case], version: &s
          look-ups, which go one after the other, limit the rate. \"Recorded\" is the share of answers that got a record: unknown \
          tokens of one source are recorded up to a million a minute.\n\n\
          Fair: each case is held against the hit of its own server, seconds apart, and the edge's own counters must \
-         say that at least {:.0} % of the answers were what the case is called. Unfair to the plain hit: its table \
-         has {} links, and the memory behind a bigger one is slower (scenario `growth`). Unfair to HTTP/2 and TLS: \
+         say that at least {:.0} % of the answers were what the case is called. Kind to the hit: its \
+         table has {} links, and the memory behind a bigger one is slower (scenario `growth`). Unfair to HTTP/2 and TLS: \
          the few handshakes of each round are in its figure. Kind to TLS: each of h2load's connections asks for the \
          same links in the same order. Unfair to Holdfast: nginx loses its buffered log line and HAProxy writes none, \
          where Holdfast records each click.",

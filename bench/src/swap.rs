@@ -327,7 +327,9 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
          counts from when it was to be sent. Failed is every answer but the 302 to the link's own page, no answer \
          within 10 s, and a click whose connection broke. Over the whole run {} connections broke, and {} clicks \
          failed in the first seconds. \"Client late\" is the share of clicks that the client itself came to more than \
-         {} µs after they were due.",
+         {} µs after they were due.\n\n\
+         Unfair to the edge: where it has more cores than one, import, load and building are on another than the clicks. \
+         Kind to it: at this rate its core is idle most of the time, and the site has few settings to build anew.",
         arguments.links,
         arguments.per_second,
         arguments.connections,
