@@ -66,7 +66,10 @@ const STEPS: &[Step] = &[
     step("preload", 4, "--links 20000 --rounds 1", 30),
     step("outage", 5, "--links 10000 --per-second 1000 --seconds 2 --rounds 1", 45),
     step("swap", 6, "--links 20000 --swaps 1 --seconds 2 --per-second 1000", 45),
-    step("growth", 10, "--links 1000,10000 --connections 64,500 --seconds 1 --rounds 1", 50),
+    step("kinds", 15, "--links 5000 --seconds 1 --rounds 1", 75),
+    step("journal", 14, "--links 10000 --seconds 1 --rounds 1 --per-second 1000", 60),
+    step("burst", 3, "--links 10000 --hour-seconds 12 --seconds 1 --connections 64", 35),
+    step("growth --ten-million", 14, "--links 1000,10000 --connections 64,500 --seconds 1 --rounds 1", 50),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
