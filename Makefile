@@ -11,8 +11,8 @@ CARGO := cargo
 
 # Debian packages, each written as package:program, or package:/file for one without a program.
 # The tests use the programs; none is optional.
-TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble
-BENCH_PACKAGES := wrk:wrk nginx-light:nginx haproxy:haproxy nghttp2-client:h2load sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster redis-server:redis-server libnginx-mod-http-lua:/usr/lib/nginx/modules/ngx_http_lua_module.so lua-nginx-redis:/usr/share/lua/5.1/nginx/redis.lua
+TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble valgrind:valgrind
+BENCH_PACKAGES := wrk:wrk nginx-light:nginx haproxy:haproxy nghttp2-client:h2load sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster valgrind:valgrind redis-server:redis-server libnginx-mod-http-lua:/usr/lib/nginx/modules/ngx_http_lua_module.so lua-nginx-redis:/usr/share/lua/5.1/nginx/redis.lua
 SOAK_PACKAGES := testssl.sh:testssl
 FUZZ_SECONDS ?= 60
 
@@ -40,11 +40,11 @@ if (( $${#missing[@]} )); then \
 fi
 endef
 
-.PHONY: test check packages format lint docs supply run-tests bench bench-packages soak deny fuzz
+.PHONY: test check packages format lint docs supply instructions run-tests bench bench-packages soak deny fuzz
 
 # Budget on 2 cores from a clean clone: 11 minutes to build, 9 to run.
 # The test runner goes last, for its closing line is the summary of the whole.
-test: packages format lint docs supply run-tests
+test: packages format lint docs supply instructions run-tests
 
 check: test
 
@@ -68,8 +68,13 @@ supply: docs
 		echo "cargo-deny is not installed: published faults of dependencies are not looked up (make deny)"; \
 	fi
 
+# Shown beside the last recorded ones, and no gate: make instructions RECORD=--record records them.
+RECORD :=
+instructions: supply
+	@$(CARGO) bench --locked --quiet --profile $(PROFILE) --package holdfast --bench instructions -- $(RECORD)
+
 # cargo test counts each test binary for itself; the sum is added for it.
-run-tests: supply
+run-tests: instructions
 	@export PATH="$$PATH:/usr/sbin:/sbin"; \
 	if command -v cargo-nextest >/dev/null; then \
 		$(CARGO) test --locked --profile $(PROFILE) --workspace --doc --quiet; \
@@ -81,8 +86,9 @@ run-tests: supply
 	fi
 
 # Everything is measured in one run and written to docs/performance/; the bench itself asks for bench-packages.
-bench:
-	$(CARGO) bench --locked --package holdfast
+bench: bench-packages
+	$(CARGO) bench --locked --package holdfast --bench hotpath
+	$(CARGO) bench --locked --package holdfast --bench instructions -- --record
 	$(CARGO) run --locked --release --package bench -- all
 
 bench-packages:

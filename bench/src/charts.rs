@@ -199,6 +199,18 @@ pub(crate) const CHARTS: &[Chart] = &[
     DELIVER,
     Chart { scenario: "deliver-postgres", title: "Delivery into PostgreSQL", ..DELIVER },
     Chart {
+        scenario: "disk",
+        fairness: "",
+        title: "Bytes per event on disk",
+        each: None,
+        label: &["links"],
+        measures: &[Measure {
+            title: "bytes, once compressed",
+            figure: |row| row.number("bytes_per_event"),
+            better: Better::Less,
+        }],
+    },
+    Chart {
         scenario: "preload",
         fairness: "",
         title: "Loading all links from PostgreSQL",

@@ -15,6 +15,7 @@ mod cluster;
 mod compare;
 mod competitor;
 mod deliver;
+mod disk;
 mod edge;
 mod failure;
 mod floor;
@@ -28,6 +29,7 @@ mod kinds;
 mod log_reader;
 mod machine;
 mod memory;
+mod model;
 mod nginx;
 mod nginx_lua;
 mod outage;
@@ -78,6 +80,10 @@ enum Scenario {
     Memory(memory::Arguments),
     /// Delivery into a database beside its own tool with the same rows
     Deliver(deliver::Arguments),
+    /// Bytes per event on disk, once compressed
+    Disk(disk::Arguments),
+    /// How many edges and cores 1, 10 and 100 billion clicks a month need, from the recorded results
+    Model(model::Arguments),
     /// A complete load of the links from PostgreSQL beside COPY, and the memory that it takes
     Preload(preload::Arguments),
     /// Clicks with PostgreSQL up, killed and hung
@@ -149,6 +155,8 @@ fn run(scenario: Scenario) -> failure::Result<()> {
         Scenario::Start(arguments) => start::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
         Scenario::Deliver(arguments) => deliver::run(&arguments),
+        Scenario::Disk(arguments) => disk::run(&arguments),
+        Scenario::Model(arguments) => model::run(&arguments),
         Scenario::Preload(arguments) => preload::run(&arguments),
         Scenario::Outage(arguments) => outage::run(&arguments),
         Scenario::Handshake(arguments) => handshake::run(&arguments),

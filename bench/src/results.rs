@@ -48,7 +48,7 @@ impl Results {
     }
 
     /// No field of ours holds a comma. Fails with the number of the line that has too many or too few.
-    fn parse(text: &str) -> std::result::Result<Self, usize> {
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, usize> {
         let mut lines = text.lines().zip(1..);
         let Some((header, _)) = lines.next() else { return Ok(Self::default()) };
         let columns: Vec<&str> = header.split(',').collect();

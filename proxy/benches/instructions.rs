@@ -93,11 +93,11 @@ fn report(record: bool) {
             Some(before) => {
                 let change = instructions as f64 / before as f64 - 1.0;
                 let mark = if change.abs() > NOTABLE { "  <-- changed" } else { "" };
-                format!("{before:>8}  {:+6.1} %{mark}", change * 100.0)
+                format!("{before:>8} before, {:+.1} %{mark}", change * 100.0)
             }
             None => "not recorded yet".to_owned(),
         };
-        println!("  {:<8}{instructions:>8}{beside:>8}", step.name);
+        println!("  {:<8}{instructions:>8}   {beside}", step.name);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         writeln!(rows, "{now},{profile},{},{instructions}", step.name).unwrap();
     }
