@@ -71,7 +71,8 @@ supply: docs
 # Shown beside the last recorded ones, and no gate: make instructions RECORD=--record records them.
 RECORD :=
 instructions: supply
-	@$(CARGO) bench --locked --quiet --profile $(PROFILE) --package holdfast --bench instructions -- $(RECORD)
+	@$(CARGO) bench --locked --quiet --profile $(PROFILE) --package holdfast --bench instructions -- $(RECORD) \
+		|| echo "instructions of a click's steps could not be counted; no test has failed by that" >&2
 
 # cargo test counts each test binary for itself; the sum is added for it.
 run-tests: instructions
@@ -86,7 +87,7 @@ run-tests: instructions
 	fi
 
 # Everything is measured in one run and written to docs/performance/; the bench itself asks for bench-packages.
-bench: bench-packages
+bench:
 	$(CARGO) bench --locked --package holdfast --bench hotpath
 	$(CARGO) bench --locked --package holdfast --bench instructions -- --record
 	$(CARGO) run --locked --release --package bench -- all

@@ -18,6 +18,12 @@ pub(crate) struct Arguments {
     /// Short rounds, to see that everything works; the figures are worth nothing
     #[arg(long)]
     quick: bool,
+    /// Rounds of each scenario that has rounds, instead of its own number
+    #[arg(long)]
+    rounds: Option<u64>,
+    /// Seconds of each round that is measured by time, likewise
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Only these scenarios, by the first word of their command
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -55,23 +61,26 @@ const fn step(command: &'static str, minutes: u64, quick: &'static str, quick_se
 }
 
 const STEPS: &[Step] = &[
-    step("click --mode power", 12, "--links 10000 --seconds 1 --rounds 1", 60),
-    step("click --mode process", 12, "--links 10000 --seconds 1 --rounds 1", 60),
-    step("start", 2, "--links 10000 --rounds 1", 10),
+    step("click --mode power", 12, "--links 10000 --seconds 1 --rounds 1", 52),
+    step("click --mode process", 12, "--links 10000 --seconds 1 --rounds 1", 52),
+    step("start", 2, "--links 10000 --rounds 1", 12),
     step("memory", 3, "--links 20000", 55),
-    step("rate", 5, "--links 10000 --per-second 2000 --seconds 2 --rounds 1", 30),
-    step("idle", 2, "--connections 500 --rounds 1", 25),
-    step("handshake", 6, "--idle 500 --seconds 1 --rounds 1", 45),
-    step("deliver", 6, "--events 50000 --rounds 1", 60),
+    step("rate", 5, "--links 10000 --per-second 2000 --seconds 2 --rounds 1", 22),
+    step("idle", 2, "--connections 500 --rounds 1", 13),
+    step("handshake", 6, "--idle 500 --seconds 1 --rounds 1", 40),
+    step("deliver", 6, "--events 50000 --rounds 1", 20),
     step("disk", 4, "--events 60000 --rounds 1 --segment 1MiB", 15),
-    step("preload", 4, "--links 20000 --rounds 1", 30),
-    step("outage", 5, "--links 10000 --per-second 1000 --seconds 2 --rounds 1", 45),
-    step("swap", 6, "--links 20000 --swaps 1 --seconds 2 --per-second 1000", 45),
-    step("kinds", 15, "--links 5000 --seconds 1 --rounds 1", 75),
-    step("journal", 14, "--links 10000 --seconds 1 --rounds 1 --per-second 1000", 60),
-    step("burst", 3, "--links 10000 --hour-seconds 12 --seconds 1 --connections 64", 35),
-    step("growth --ten-million", 14, "--links 1000,10000 --connections 64,500 --seconds 1 --rounds 1", 50),
+    step("preload", 4, "--links 20000 --rounds 1", 12),
+    step("outage", 5, "--links 10000 --per-second 1000 --seconds 2 --rounds 1", 33),
+    step("swap", 6, "--links 20000 --swaps 1 --seconds 2 --per-second 1000", 16),
+    step("kinds", 15, "--links 5000 --seconds 1 --rounds 1", 150),
+    step("journal", 14, "--links 10000 --seconds 1 --rounds 1 --per-second 1000", 70),
+    step("burst", 3, "--links 10000 --hour-seconds 12 --seconds 1 --connections 64", 30),
+    step("growth", 14, "--links 1000,10000 --connections 64,500 --seconds 1 --rounds 1", 50),
 ];
+
+/// What a command has in full alone.
+const IN_FULL: &[(&str, &str)] = &[("growth", "--ten-million")];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let steps = chosen(&arguments.only)?;
@@ -135,6 +144,16 @@ fn run_step(arguments: &Arguments, step: &Step, holdfast: &Path) -> Result<()> {
     let mut words: Vec<&str> = std::iter::once("bench").chain(step.command.split(' ')).collect();
     if arguments.quick {
         words.extend(step.quick.split(' '));
+    } else {
+        words
+            .extend(IN_FULL.iter().filter(|(command, _)| *command == step.command).map(|(_, option)| option));
+    }
+    let lengths = [("--rounds", arguments.rounds), ("--seconds", arguments.seconds)];
+    let lengths = lengths.map(|(option, value)| (option, value.map(|value| value.to_string())));
+    for (option, value) in &lengths {
+        if let Some(value) = value {
+            replace(&mut words, step, option, value);
+        }
     }
     let paths = [
         ("--holdfast", holdfast),
@@ -142,6 +161,15 @@ fn run_step(arguments: &Arguments, step: &Step, holdfast: &Path) -> Result<()> {
         ("--out", arguments.out.as_path()),
     ];
     run_line(&words, &paths)
+}
+
+/// Gives `option` the value, where the step has that option.
+fn replace<'a>(words: &mut Vec<&'a str>, step: &Step, option: &'a str, value: &'a str) {
+    if let Some(at) = words.iter().position(|word| *word == option) {
+        words[at + 1] = value;
+    } else if step.quick.split(' ').any(|word| word == option) {
+        words.extend([option, value]);
+    }
 }
 
 /// Runs a line of commands of this program.
@@ -171,7 +199,10 @@ mod tests {
     #[test]
     fn every_step_is_a_command_in_full_and_made_short() {
         for step in STEPS {
-            for line in [step.command.to_owned(), format!("{} {}", step.command, step.quick)] {
+            let in_full = IN_FULL.iter().filter(|(command, _)| *command == step.command);
+            let in_full = in_full.map(|(command, option)| format!("{command} {option}"));
+            let lines = [step.command.to_owned(), format!("{} {}", step.command, step.quick)];
+            for line in lines.into_iter().chain(in_full) {
                 let words = std::iter::once("bench").chain(line.split(' '));
                 assert!(crate::Arguments::try_parse_from(words).is_ok(), "{line}");
             }
@@ -186,6 +217,18 @@ mod tests {
             let is_scenario = !["all", "charts", "compare", "model"].contains(&name);
             assert!(!is_scenario || chosen(&[name.to_owned()]).is_ok(), "{name} is no step of `all`");
         }
+    }
+
+    #[test]
+    fn rounds_are_for_those_that_have_them() {
+        let rounds = step("start", 1, "--links 10 --rounds 1", 1);
+        let mut words = vec!["start", "--links", "10", "--rounds", "1"];
+        replace(&mut words, &rounds, "--rounds", "3");
+        replace(&mut words, &rounds, "--seconds", "2");
+        assert_eq!(words, ["start", "--links", "10", "--rounds", "3"]);
+        let mut words = vec!["start"];
+        replace(&mut words, &rounds, "--rounds", "3");
+        assert_eq!(words, ["start", "--rounds", "3"]);
     }
 
     #[test]

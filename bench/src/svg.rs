@@ -21,10 +21,13 @@ pub(crate) struct Bar {
 }
 
 const WIDTH: f64 = 700.0;
-const LABELS: f64 = 190.0;
+/// Room before the bars: as much as the longest label takes, within bounds.
+const LABELS_MIN: f64 = 110.0;
+const LABELS_MAX: f64 = 340.0;
+/// What a letter takes on average, and a little more.
+const LETTER: f64 = 7.2;
 /// Room behind the longest bar for its figure.
 const FIGURES: f64 = 90.0;
-const PLOT: f64 = WIDTH - LABELS - FIGURES;
 const ROW: f64 = 24.0;
 const BAR: f64 = 14.0;
 const HEAD: f64 = 30.0;
@@ -53,8 +56,9 @@ pub(crate) fn draw(title: &str, panels: &[Panel]) -> String {
     );
     text(&mut svg, "title", (12.0, 24.0), "start", title);
     let mut top = TITLE;
+    let labels = labels_width(panels);
     for panel in panels {
-        draw_panel(&mut svg, top, panel);
+        draw_panel(&mut svg, top, labels, panel);
         top += panel_height(panel);
     }
     text(
@@ -68,11 +72,17 @@ pub(crate) fn draw(title: &str, panels: &[Panel]) -> String {
     svg
 }
 
-fn draw_panel(svg: &mut String, top: f64, panel: &Panel) {
+fn labels_width(panels: &[Panel]) -> f64 {
+    let longest = panels.iter().flat_map(|panel| &panel.bars).map(|bar| bar.label.chars().count()).max();
+    (longest.unwrap_or_default() as f64 * LETTER + 20.0).clamp(LABELS_MIN, LABELS_MAX)
+}
+
+fn draw_panel(svg: &mut String, top: f64, labels: f64, panel: &Panel) {
+    let plot = WIDTH - labels - FIGURES;
     let most = panel.bars.iter().map(|bar| bar.spread.most).fold(0.0, f64::max);
     let step = tick_step(most);
     let end = (most / step).ceil().max(1.0) * step;
-    let x = |value: f64| LABELS + value.max(0.0) / end * PLOT;
+    let x = |value: f64| labels + value.max(0.0) / end * plot;
     text(svg, "panel", (12.0, top + 18.0), "start", &panel.title);
     let (rows, bottom) = (top + HEAD, top + HEAD + panel.bars.len() as f64 * ROW);
     for tick in 0..=(end / step).round() as u32 {
@@ -83,13 +93,13 @@ fn draw_panel(svg: &mut String, top: f64, panel: &Panel) {
     for (bar, row) in panel.bars.iter().zip(0_u32..) {
         let Spread { median, least, most } = bar.spread;
         let middle = rows + (f64::from(row) + 0.5) * ROW;
-        text(svg, "label", (LABELS - 8.0, middle + 4.5), "end", &bar.label);
+        text(svg, "label", (labels - 8.0, middle + 4.5), "end", &bar.label);
         let class = if bar.ours { "bar ours" } else { "bar" };
         let _ = writeln!(
             svg,
-            "<rect class=\"{class}\" x=\"{LABELS}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BAR}\"/>",
+            "<rect class=\"{class}\" x=\"{labels:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BAR}\"/>",
             middle - BAR / 2.0,
-            x(median) - LABELS,
+            x(median) - labels,
         );
         if most > least {
             line(svg, "whisker", (x(least), middle), (x(most), middle));
@@ -164,6 +174,13 @@ mod tests {
         assert_eq!(figure(150_000.4, 3_000.0), "150,000");
         assert_eq!(figure(8.342, 0.17), "8.3");
         assert_eq!(figure(0.0, 0.5), "0.0");
+    }
+
+    #[test]
+    fn the_longest_label_has_room() {
+        let bars = vec![Bar { label: "x".repeat(40), spread: Spread::of([1.0]), ours: true }];
+        assert!(labels_width(&[Panel { title: String::new(), bars }]) > 40.0 * 7.0);
+        assert_eq!(labels_width(&[]), LABELS_MIN);
     }
 
     #[test]
