@@ -9,9 +9,10 @@ SHELL := /bin/bash
 PROFILE := ci
 CARGO := cargo
 
-# Debian packages, each written as package:program. The tests use the programs; none is optional.
-TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble
-BENCH_PACKAGES := wrk:wrk nginx-light:nginx haproxy:haproxy sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster
+# Debian packages, each written as package:program, or package:/file for one without a program.
+# The tests use the programs; none is optional.
+TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble valgrind:valgrind
+BENCH_PACKAGES := wrk:wrk nginx-light:nginx haproxy:haproxy nghttp2-client:h2load sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster valgrind:valgrind redis-server:redis-server libnginx-mod-http-lua:/usr/lib/nginx/modules/ngx_http_lua_module.so lua-nginx-redis:/usr/share/lua/5.1/nginx/redis.lua
 SOAK_PACKAGES := testssl.sh:testssl
 FUZZ_SECONDS ?= 60
 
@@ -21,7 +22,7 @@ define install
 export PATH="$$PATH:/usr/sbin:/sbin"; \
 missing=(); \
 for entry in $(1); do \
-	command -v "$${entry#*:}" >/dev/null || missing+=("$${entry%%:*}"); \
+	[[ -e "$${entry#*:}" && "$${entry#*:}" == /* ]] || command -v "$${entry#*:}" >/dev/null || missing+=("$${entry%%:*}"); \
 done; \
 if (( $${#missing[@]} )); then \
 	if [[ $$(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then \
@@ -34,16 +35,16 @@ if (( $${#missing[@]} )); then \
 	apt-get update -qq; \
 	apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
 	for entry in $(1); do \
-		command -v "$${entry#*:}" >/dev/null || { echo "$${entry%%:*} brought no program $${entry#*:}" >&2; exit 1; }; \
+		[[ -e "$${entry#*:}" && "$${entry#*:}" == /* ]] || command -v "$${entry#*:}" >/dev/null || { echo "$${entry%%:*} brought no $${entry#*:}" >&2; exit 1; }; \
 	done; \
 fi
 endef
 
-.PHONY: test check packages format lint docs supply run-tests bench soak deny fuzz
+.PHONY: test check packages format lint docs supply instructions run-tests bench bench-packages soak deny fuzz
 
 # Budget on 2 cores from a clean clone: 11 minutes to build, 9 to run.
 # The test runner goes last, for its closing line is the summary of the whole.
-test: packages format lint docs supply run-tests
+test: packages format lint docs supply instructions run-tests
 
 check: test
 
@@ -67,8 +68,14 @@ supply: docs
 		echo "cargo-deny is not installed: published faults of dependencies are not looked up (make deny)"; \
 	fi
 
+# Shown beside the last recorded ones, and no gate: make instructions RECORD=--record records them.
+RECORD :=
+instructions: supply
+	@$(CARGO) bench --locked --quiet --profile $(PROFILE) --package holdfast --bench instructions -- $(RECORD) \
+		|| echo "instructions of a click's steps could not be counted; no test has failed by that" >&2
+
 # cargo test counts each test binary for itself; the sum is added for it.
-run-tests: supply
+run-tests: instructions
 	@export PATH="$$PATH:/usr/sbin:/sbin"; \
 	if command -v cargo-nextest >/dev/null; then \
 		$(CARGO) test --locked --profile $(PROFILE) --workspace --doc --quiet; \
@@ -79,22 +86,14 @@ run-tests: supply
 			| awk '/^test result:/ { passed += $$4; failed += $$6 } END { print passed + 0 " passed, " failed + 0 " failed" }'; \
 	fi
 
-# Everything is measured in one run and written to docs/performance/.
+# Everything is measured in one run and written to docs/performance/; the bench itself asks for bench-packages.
 bench:
+	$(CARGO) bench --locked --package holdfast --bench hotpath
+	$(CARGO) bench --locked --package holdfast --bench instructions -- --record
+	$(CARGO) run --locked --release --package bench -- all
+
+bench-packages:
 	@$(call install,$(BENCH_PACKAGES))
-	$(CARGO) bench --locked --package holdfast
-	$(CARGO) run --locked --release --package bench -- click --mode power
-	$(CARGO) run --locked --release --package bench -- click --mode process
-	$(CARGO) run --locked --release --package bench -- start
-	$(CARGO) run --locked --release --package bench -- memory
-	$(CARGO) run --locked --release --package bench -- rate
-	$(CARGO) run --locked --release --package bench -- idle
-	$(CARGO) run --locked --release --package bench -- handshake
-	$(CARGO) run --locked --release --package bench -- deliver
-	$(CARGO) run --locked --release --package bench -- preload
-	$(CARGO) run --locked --release --package bench -- outage
-	$(CARGO) run --locked --release --package bench -- swap
-	$(CARGO) run --locked --release --package bench -- growth
 
 # The same tests with many more seeds and rounds; each reads HOLDFAST_SOAK as a factor.
 soak: packages

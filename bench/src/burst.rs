@@ -102,6 +102,8 @@ struct Books {
     doubled: u64,
     /// In the database without an answer that the client saw.
     unanswered: u64,
+    /// In the database with a scanner's label.
+    labelled: u64,
 }
 
 /// Of the edge's own counters, since before the hour.
@@ -184,7 +186,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let counted = count(&admin, &before, delivery)?;
     running.stop(QUIET_PATIENCE)?;
     edge.reconcile(Cores::All)?;
-    let books = hold_against(&outcome, &numbers(&folder)?);
+    let books = Books { labelled: labelled(&folder)?, ..hold_against(&outcome, &numbers(&folder)?) };
     let parts = parts(&calm, &outcome, burst, hour);
     report(arguments, &capacity, &parts, &outcome, &counted, &books, burst)?;
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))?;
@@ -235,16 +237,23 @@ fn count(admin: &Admin, before: &Metrics, delivery: Duration) -> Result<Counted>
 
 /// The numbers of all hits of the mailing that the database has.
 fn numbers(folder: &Path) -> Result<Vec<u64>> {
+    ask(folder, "SELECT substr(query, 3) FROM hits WHERE query LIKE 'n=%'")
+}
+
+/// How many of them it labels as a scanner's.
+fn labelled(folder: &Path) -> Result<u64> {
+    let sql = "SELECT count(*) FROM hits WHERE query LIKE 'n=%' AND verdict IN ('head', 'robot')";
+    Ok(ask(folder, sql)?.into_iter().sum())
+}
+
+/// The numbers that the database answers, one in a line.
+fn ask(folder: &Path, sql: &str) -> Result<Vec<u64>> {
     let mut shell = Command::new("sqlite3");
-    shell
-        .args(["holdfast.db", "SELECT substr(query, 3) FROM hits WHERE query LIKE 'n=%'"])
-        .current_dir(folder);
+    shell.args(["holdfast.db", sql]).current_dir(folder);
     let (text, _) = output(&mut shell, Cores::All)?;
-    text.lines()
-        .map(|line| {
-            line.parse().map_err(|_| Failure::new(format!("the database has a hit with the query n={line}")))
-        })
-        .collect()
+    let number =
+        |line: &str| line.parse().map_err(|_| Failure::new(format!("the database says {line} to {sql}")));
+    text.lines().map(number).collect()
 }
 
 /// Each answered hit is to be among the delivered ones, once.
@@ -369,6 +378,7 @@ fn report(
         ("answered hits missing there", books.missing.to_string()),
         ("rows too many there", books.doubled.to_string()),
         ("rows of hits without an answer", books.unanswered.to_string()),
+        ("rows that are labelled as a scanner's", books.labelled.to_string()),
     ] {
         sums.row(&[what, &value]);
     }
@@ -426,6 +436,6 @@ mod tests {
             broken: 0,
         };
         let books = hold_against(&outcome, &[0, 1, 1, 3]);
-        assert_eq!(books, Books { once: 2, missing: 1, doubled: 1, unanswered: 1 });
+        assert_eq!(books, Books { once: 2, missing: 1, doubled: 1, unanswered: 1, labelled: 0 });
     }
 }

@@ -16,7 +16,8 @@ use crate::campaign::{Campaign, Targets};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
-use crate::process::{CpuTimes, Running, allow_connections};
+use crate::log_reader;
+use crate::process::{CpuTimes, Memory, Running, allow_connections};
 use crate::report::{Spread, Table, append_csv, micros, write_markdown};
 use crate::wrk::{Load, Wrk};
 
@@ -40,8 +41,8 @@ pub(crate) struct Arguments {
     /// What the links point to
     #[arg(long, value_enum, default_value_t = Targets::Distinct)]
     targets: Targets,
-    /// Who is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "floor,bare,holdfast,nginx")]
+    /// Who is measured; without it all who can be, and the floor that records as the journal's mode promises
+    #[arg(long, value_enum, value_delimiter = ',')]
     competitors: Vec<Name>,
     /// The Holdfast to measure; without it the workspace's is built
     #[arg(long)]
@@ -52,6 +53,18 @@ pub(crate) struct Arguments {
     /// Where the results go
     #[arg(long, default_value = "docs/performance")]
     out: PathBuf,
+}
+
+impl Arguments {
+    fn competitors(&self) -> Vec<Name> {
+        if self.competitors.is_empty() {
+            let floors = [Name::Floor, Name::recording_floor(self.mode), Name::Bare];
+            let peers = [Name::Nginx, Name::NginxLua, Name::Haproxy, Name::HaproxyLog];
+            floors.into_iter().chain([Name::Holdfast]).chain(peers).collect()
+        } else {
+            self.competitors.clone()
+        }
+    }
 }
 
 struct Competitor {
@@ -68,15 +81,17 @@ struct Round {
     under_load: CpuTimes,
     /// From the load's begin until everything that it left to do was done.
     until_quiet: Duration,
-    resident_bytes: u64,
+    memory: Memory,
 }
 
-/// Threads that work behind the answers: delivery, compression, snapshots.
-const BACKGROUND: &[&str] = &["journal-mill", "mill", "sink"];
+/// Threads that work behind the answers: delivery, compression, snapshots; the reader of HAProxy's log.
+const BACKGROUND: &[&str] = &["journal-mill", "mill", "sink", log_reader::THREAD];
+/// The share of a core from which on it counts as full.
+const FULL: f64 = 0.95;
 const WARM_UP_S: u64 = 2;
 
 const CSV_HEADER: &str = "mode,links,targets,connections,competitor,round,requests,seconds,requests_per_second,\
-    user_us,system_us,answering_us,all_us,busy,client_busy,p50_us,p99_us,resident_bytes";
+    user_us,system_us,answering_us,all_us,busy,client_busy,client_limits,p50_us,p99_us,resident_bytes,peak_bytes";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let campaign = Campaign { links: arguments.links, targets: arguments.targets };
@@ -93,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
 
     let mut competitors = Vec::new();
-    for (&name, port) in arguments.competitors.iter().zip((18_080..).step_by(10)) {
+    for (name, port) in arguments.competitors().into_iter().zip((18_080..).step_by(10)) {
         if !name.is_available() {
             continue;
         }
@@ -131,8 +146,8 @@ fn measure(running: &mut Running, address: SocketAddr, wrk: &Wrk, seconds: u64, 
     running.still_runs()?;
     running.wait_until_quiet(QUIET_PATIENCE)?;
     let until_quiet = running.cpu()?.since(&before).total();
-    let resident_bytes = running.memory()?.resident_bytes;
-    Ok(Round { load, under_load, until_quiet, resident_bytes })
+    let memory = running.memory()?;
+    Ok(Round { load, under_load, until_quiet, memory })
 }
 
 impl Round {
@@ -152,6 +167,11 @@ impl Round {
     fn busy(&self) -> f64 {
         self.under_load.total().as_secs_f64() / self.load.span.as_secs_f64()
     }
+
+    /// The client's core was full and the server's was not: the rate is the client's.
+    fn client_limits(&self) -> bool {
+        self.load.client_busy >= FULL && self.busy() < FULL
+    }
 }
 
 /// Without the threads that work behind the answers.
@@ -164,7 +184,7 @@ pub(crate) fn answering(times: &CpuTimes) -> Duration {
 fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> String {
     let Round { load, under_load, .. } = measured;
     format!(
-        "{},{},{},{},{},{round},{},{:.3},{:.0},{:.3},{:.3},{:.3},{:.3},{:.3},{:.3},{:.0},{:.0},{}",
+        "{},{},{},{},{},{round},{},{:.3},{:.0},{:.3},{:.3},{:.3},{:.3},{:.3},{:.3},{},{:.0},{:.0},{},{}",
         arguments.mode.label(),
         arguments.links,
         arguments.targets.label(),
@@ -179,9 +199,11 @@ fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> S
         measured.per_request_us(measured.until_quiet),
         measured.busy(),
         load.client_busy,
+        u8::from(measured.client_limits()),
         micros(load.p50),
         micros(load.p99),
-        measured.resident_bytes,
+        measured.memory.resident_bytes,
+        measured.memory.peak_bytes,
     )
 }
 
@@ -192,30 +214,42 @@ fn ratio(rounds: &[Round], yardstick: &[Round]) -> Spread {
 }
 
 fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
-    let yardsticks: Vec<&Competitor> = [Name::Floor, Name::Nginx]
-        .iter()
-        .filter_map(|&name| competitors.iter().find(|competitor| competitor.name == name))
-        .collect();
+    let yardsticks: Vec<&Competitor> =
+        [Name::Floor, Name::recording_floor(arguments.mode), Name::Nginx, Name::Haproxy]
+            .iter()
+            .filter_map(|&name| competitors.iter().find(|competitor| competitor.name == name))
+            .collect();
     let mut columns = vec!["".to_owned(), "CPU per click, µs".to_owned()];
     columns.extend(yardsticks.iter().map(|yardstick| format!("× {}", yardstick.name.label())));
-    let others = ["user", "system", "with delivery, µs", "clicks/s", "core busy", "client busy"];
+    let others = [
+        "user",
+        "system",
+        "with delivery, µs",
+        "clicks/s",
+        "core busy",
+        "client busy",
+        "limited by the client",
+    ];
     columns.extend(others.map(str::to_owned));
-    columns.extend(["p50, ms", "p99, ms", "resident, MiB"].map(str::to_owned));
+    columns.extend(["p50, ms", "p99, ms", "resident, MiB", "at the peak"].map(str::to_owned));
     let mut table = Table::new(&columns);
     for competitor in competitors {
         let figure = |pick: &dyn Fn(&Round) -> f64| Spread::of(competitor.rounds.iter().map(pick));
+        let limited = competitor.rounds.iter().filter(|round| round.client_limits()).count();
         let mut cells = vec![competitor.name.label().to_owned(), figure(&Round::answering_us).text(2)];
         cells.extend(yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds).text(2)));
         cells.extend([
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.user)).median),
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.system)).median),
             format!("{:.2}", figure(&|round| round.per_request_us(round.until_quiet)).median),
-            figure(&Round::requests_per_second).text(0),
+            format!("{}{}", figure(&Round::requests_per_second).text(0), if limited > 0 { " †" } else { "" }),
             format!("{:.0} %", figure(&Round::busy).median * 100.0),
             format!("{:.0} %", figure(&|round| round.load.client_busy).median * 100.0),
+            format!("{limited} of {}", competitor.rounds.len()),
             format!("{:.2}", figure(&|round| micros(round.load.p50) / 1e3).median),
             format!("{:.2}", figure(&|round| micros(round.load.p99) / 1e3).median),
-            format!("{:.0}", figure(&|round| round.resident_bytes as f64).median / f64::from(1 << 20)),
+            format!("{:.0}", figure(&|round| round.memory.resident_bytes as f64).median / f64::from(1 << 20)),
+            format!("{:.0}", figure(&|round| round.memory.peak_bytes as f64).most / f64::from(1 << 20)),
         ]);
         table.row(&cells);
     }
@@ -223,14 +257,25 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
     body.push_str(&by_thread(competitors));
     let mode = arguments.mode.label();
     let method = format!(
-        "{} links with {} targets, journal in `{mode}` mode, {} keep-alive connections, {} rounds of {} s in turn, \
-         each begun when the one before it is quiet; server and wrk on one core each. Medians, in brackets the \
-         least and the most. \"CPU per click\" is user and system time of all threads but those that deliver and \
-         compress behind the answers; \"with delivery\" is everything until the process is quiet again. A column \
-         with × is the median of each round's ratio to the other's figure of the same round, measured seconds \
-         apart: what the machine's neighbours take in one round both pay, so trust ratios before microseconds. \
-         User and system are of all threads under load. Where the client is busier than the server's core, it \
-         limits the rate, and only CPU per click compares.",
+        "{} links with {} targets, journal in `{mode}` mode, {} keep-alive connections, {} rounds of {} s in \
+         turn, each begun when the one before it is quiet; server and wrk on one core each. Medians, in brackets \
+         the least and the most. \"CPU per click\" is user and system time of all threads but those that deliver \
+         and compress behind the answers; \"with delivery\" is everything until the process is quiet again. A \
+         column with × is the median of each round's ratio to the other's figure of the same round, measured \
+         seconds apart: what the machine's neighbours take in one round both pay, so trust ratios before \
+         microseconds. User and system are of all threads under load. A round is limited by the client when wrk \
+         filled its core and the server did not fill its own, at 95 %: CPU per click compares all the same, \
+         clicks/s (†) and latency are then the client's, and the chart leaves those rates out. Fair: one core for \
+         each server, its log reader and Redis included, the same paths, targets and header fields. Unfair to \
+         Holdfast: it alone keeps each click through the loss of power (in `power` mode) or the end of the \
+         process; nginx's log and nginx-lua's stand in a buffer, haproxy writes nothing, haproxy-log drops what \
+         its socket cannot take. Unfair to nginx: it sends a short HTML body. Unfair to nginx-lua: nothing is \
+         cached before Redis, whose CPU counts. Unfair to haproxy-log: its reader on the same core counts as \
+         \"with delivery\" only, but wakes between clicks. floor-synced and floor-written are the floor that also \
+         appends 100 bytes per request to a preallocated file in one write per turn, the former with one \
+         fdatasync behind it, begun 1 ms after the last one or later, before it answers what the turn brought: \
+         what the journal's mode costs at least on this machine, with one thread and without encoding or \
+         delivery.",
         arguments.links,
         arguments.targets.label(),
         arguments.connections,

@@ -1,5 +1,6 @@
 //! Who is measured: the floor, bare hyper, Holdfast, nginx and HAProxy, each started in the same way by every scenario.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +13,8 @@ use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::haproxy::Haproxy;
 use crate::nginx::Nginx;
+use crate::nginx_lua::NginxLua;
+use crate::peer::make_folder;
 use crate::probe::wait_for_redirect;
 use crate::process::{Running, SERVER};
 
@@ -24,41 +27,65 @@ pub(crate) const QUIET_PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) enum Name {
     /// The responder that does no work
     Floor,
+    /// The same, and each turn's requests are written down and synced before they are answered
+    FloorSynced,
+    /// The same, and each turn's requests are written down before they are answered
+    FloorWritten,
     /// hyper with nothing behind it
     Bare,
     /// Holdfast
     Holdfast,
     /// nginx with a map and a buffered log
     Nginx,
+    /// nginx with Lua that asks Redis, and a buffered log
+    NginxLua,
     /// HAProxy with a map and no log
     Haproxy,
+    /// HAProxy with a map and its log to a socket that is read
+    HaproxyLog,
 }
 
 impl Name {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::FloorSynced => "floor-synced",
+            Self::FloorWritten => "floor-written",
             Self::Bare => "hyper",
             Self::Holdfast => "holdfast",
             Self::Nginx => "nginx",
+            Self::NginxLua => "nginx-lua",
             Self::Haproxy => "haproxy",
+            Self::HaproxyLog => "haproxy-log",
+        }
+    }
+
+    /// The floor that records what the journal's mode promises.
+    pub(crate) fn recording_floor(mode: Mode) -> Self {
+        match mode {
+            Mode::Power => Self::FloorSynced,
+            Mode::Process => Self::FloorWritten,
         }
     }
 
     /// Whether its answers lead to each link's own target.
     pub(crate) fn has_links(self) -> bool {
-        !matches!(self, Self::Floor | Self::Bare)
+        !matches!(self, Self::Floor | Self::FloorSynced | Self::FloorWritten | Self::Bare)
     }
 
     /// Whether it can take part; says so when it can't.
     pub(crate) fn is_available(self) -> bool {
         let (available, package) = match self {
-            Self::Nginx => (Nginx::is_installed(), "nginx-light"),
-            Self::Haproxy => (Haproxy::is_installed(), "haproxy"),
-            Self::Floor | Self::Bare | Self::Holdfast => (true, ""),
+            Self::Nginx => (Nginx::is_installed(), " nginx-light"),
+            Self::NginxLua => (
+                NginxLua::is_installed(),
+                "s nginx-light, libnginx-mod-http-lua, redis-server and lua-nginx-redis",
+            ),
+            Self::Haproxy | Self::HaproxyLog => (Haproxy::is_installed(), " haproxy"),
+            Self::Floor | Self::FloorSynced | Self::FloorWritten | Self::Bare | Self::Holdfast => (true, ""),
         };
         if !available {
-            println!("{} is not installed (Debian's package {package}): left out", self.label());
+            println!("{} is not installed (Debian's package{package}): left out", self.label());
         }
         available
     }
@@ -78,15 +105,37 @@ impl Setup<'_> {
     pub(crate) fn start(&self, name: Name, address: SocketAddr) -> Result<Running> {
         println!("starting {}", name.label());
         let folder = self.scratch.join(name.label());
+        let listen = address.to_string();
         let running = match name {
-            Name::Floor => own("floor", address)?,
-            Name::Bare => own("bare", address)?,
+            Name::Floor => own("floor", &["--listen".as_ref(), listen.as_ref()])?,
+            Name::FloorSynced | Name::FloorWritten => {
+                let folder =
+                    make_folder(&folder).map_err(Failure::at(format!("cannot make {}", folder.display())))?;
+                let promise = if name == Name::FloorSynced { "synced" } else { "written" };
+                let tape = folder.join("tape");
+                let options = ["--promise".as_ref(), promise.as_ref(), "--tape".as_ref(), tape.as_os_str()];
+                own("floor", &[&["--listen".as_ref(), listen.as_ref()], &options[..]].concat())?
+            }
+            Name::Bare => own("bare", &["--listen".as_ref(), listen.as_ref()])?,
             Name::Holdfast => {
                 let binary = edge::binary(self.holdfast)?;
                 Edge::prepare(&binary, &folder, &self.campaign, self.mode, address)?.start(SERVER)?
             }
             Name::Nginx => Nginx::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
+            Name::NginxLua => NginxLua::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
             Name::Haproxy => Haproxy::prepare(&folder, &self.campaign, address)?.start(SERVER)?,
+            Name::HaproxyLog => {
+                let folder =
+                    make_folder(&folder).map_err(Failure::at(format!("cannot make {}", folder.display())))?;
+                let (socket, file) = (folder.join("log.sock"), folder.join("log"));
+                let reader = own(
+                    "log-reader",
+                    &["--socket".as_ref(), socket.as_os_str(), "--file".as_ref(), file.as_os_str()],
+                )?;
+                Haproxy::prepare_logging(&folder, &self.campaign, address, &socket)?
+                    .start(SERVER)?
+                    .with(reader)
+            }
         };
         // Without links there is one answer for all, which is that of the first.
         let last = if name.has_links() { self.campaign.links - 1 } else { 0 };
@@ -94,11 +143,11 @@ impl Setup<'_> {
     }
 }
 
-/// Starts one of this program's own responders.
-fn own(responder: &str, address: SocketAddr) -> Result<Running> {
+/// Starts one of this program's own servers.
+fn own(responder: &str, options: &[&OsStr]) -> Result<Running> {
     let program = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
     let mut command = Command::new(program);
-    command.args([responder, "--listen", &address.to_string()]).stdin(Stdio::null());
+    command.arg(responder).args(options).stdin(Stdio::null());
     Running::start(&mut command, SERVER)
 }
 

@@ -132,14 +132,14 @@ fn delivery(arguments: &Arguments, binary: &Path, folder: &Path, round: u64) -> 
     let campaign = Campaign { links: arguments.links, targets: Targets::Distinct };
     let address = SocketAddr::from(([127, 0, 0, 1], 18_380));
     let edge = Edge::prepare(binary, &folder.join("holdfast"), &campaign, Mode::Power, address)?;
-    let waiting = Waiting::pile_up(arguments, &edge, &campaign, address, folder, round)?;
+    let waiting = Waiting::pile_up(arguments.events, &edge, &campaign, address, folder, round)?;
     let filled = waiting.deliver()?;
     waiting.edge.wait_until_quiet(QUIET_PATIENCE)?;
     Ok(filled)
 }
 
 /// An edge in a window, and the hits that wait there.
-struct Waiting {
+pub(crate) struct Waiting {
     edge: Running,
     admin: Admin,
     /// Delivered before.
@@ -149,8 +149,8 @@ struct Waiting {
 
 impl Waiting {
     /// Begins a window and clicks until there are enough hits.
-    fn pile_up(
-        arguments: &Arguments,
+    pub(crate) fn pile_up(
+        least: u64,
         edge: &Edge,
         campaign: &Campaign,
         address: SocketAddr,
@@ -165,11 +165,11 @@ impl Waiting {
         let wrk = Wrk::new(scratch, campaign, CONNECTIONS)?;
         let synced = || admin.metrics()?.sum("synced_events_total");
         for load in 0.. {
-            if synced()? - before >= arguments.events as f64 {
+            if synced()? - before >= least as f64 {
                 break;
             }
             if load == LOADS_MAX {
-                let what = format!("{LOADS_MAX} loads did not bring {} hits", arguments.events);
+                let what = format!("{LOADS_MAX} loads did not bring {least} hits");
                 return Err(Failure::new(what));
             }
             wrk.run(address, LOAD_S, round * LOADS_MAX + load)?;
@@ -177,6 +177,11 @@ impl Waiting {
         running.wait_until_quiet(QUIET_PATIENCE)?;
         let events = (synced()? - before) as u64;
         Ok(Self { edge: running, admin, before, events })
+    }
+
+    /// Ends the edge; what waits there goes on waiting.
+    pub(crate) fn stop(self, patience: Duration) -> Result<()> {
+        self.edge.stop(patience)
     }
 
     /// Ends the window, and waits until the database has them all.

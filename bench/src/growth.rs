@@ -301,7 +301,8 @@ fn report(arguments: &Arguments, campaigns: &[Campaign], cases: &[Case]) -> Resu
          figure of the same round, in brackets the least and the most. The kernel's part grows with connections for \
          everybody, as the floor shows, which knows no links. Repeating targets are forty that all links share, as those \
          of one campaign do, where each distinct one is a URL of 88 bytes of its own; random clicks are unfair to the \
-         big tables, for those of people prefer the newest links, whose part of memory stays in the processor's caches. Where the core is not busy, the client is the limit, \
+         big tables, for those of people prefer the newest links, whose part of memory stays in the processor's \
+         caches. Where the core is not busy, the client is the limit, \
          and a turn of the server's event loop has fewer clicks to share its cost.",
         arguments.rounds, arguments.seconds, holdfast.connections, holdfast.campaign.links,
     );

@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let mut competitors = Vec::new();
     for (&name, port) in arguments.competitors.iter().zip((18_780..).step_by(10)) {
-        if matches!(name, Name::Floor | Name::Bare) {
+        if !matches!(name, Name::Holdfast | Name::Nginx | Name::Haproxy) {
             return Err(Failure::new(format!("{} speaks no TLS", name.label())));
         }
         if name.is_available() {
@@ -169,7 +169,7 @@ fn start(
     let running = match name {
         Name::Nginx => Nginx::prepare_secured(&folder, campaign, plain, tls)?.start(SERVER)?,
         Name::Haproxy => Haproxy::prepare_secured(&folder, campaign, plain, tls)?.start(SERVER)?,
-        Name::Floor | Name::Bare | Name::Holdfast => {
+        _ => {
             let binary = edge::binary(arguments.holdfast.as_deref())?;
             let edge = Edge::prepare(&binary, &folder, campaign, Mode::Power, plain)?;
             edge.secure(HOST, secured, &certificate.folder)?;

@@ -1,21 +1,29 @@
-//! Debian's HAProxy with the same links in a map file, without a log.
+//! Debian's HAProxy with the same links in a map file, without a log or with its log read by somebody.
 //!
 //! Fair: one thread, no keep-alive limit, the same path, target and header fields, the same certificate.
-//! Unfair to Holdfast: HAProxy writes nothing down; with its syslog it costs about twice as much.
+//! Unfair to Holdfast: without a log HAProxy writes nothing down; with one, what the socket cannot take
+//! is dropped, and what the reader has not written yet is lost with the machine.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::campaign::{Campaign, PREFIX};
 use crate::failure::{Failure, Result};
+use crate::peer::{fill, make_folder, write_links};
 use crate::process::{Cores, Running, installed};
 
 /// HAProxy in a folder of its own.
 pub(crate) struct Haproxy {
     folder: PathBuf,
+}
+
+#[derive(Default)]
+struct Extras<'a> {
+    secured: Option<(SocketAddr, &'a Path)>,
+    log_socket: Option<&'a Path>,
 }
 
 impl Haproxy {
@@ -24,7 +32,18 @@ impl Haproxy {
     }
 
     pub(crate) fn prepare(folder: &Path, campaign: &Campaign, address: SocketAddr) -> Result<Self> {
-        Self::prepare_with(folder, campaign, address, None)
+        Self::prepare_with(folder, campaign, address, &Extras::default())
+    }
+
+    /// The same that also logs each request to a datagram socket.
+    pub(crate) fn prepare_logging(
+        folder: &Path,
+        campaign: &Campaign,
+        address: SocketAddr,
+        log_socket: &Path,
+    ) -> Result<Self> {
+        let extras = Extras { log_socket: Some(log_socket), ..Extras::default() };
+        Self::prepare_with(folder, campaign, address, &extras)
     }
 
     /// The same that also answers over TLS at an address, with the certificate of a folder.
@@ -34,30 +53,41 @@ impl Haproxy {
         address: SocketAddr,
         secured: (SocketAddr, &Path),
     ) -> Result<Self> {
-        Self::prepare_with(folder, campaign, address, Some(secured))
+        let extras = Extras { secured: Some(secured), ..Extras::default() };
+        Self::prepare_with(folder, campaign, address, &extras)
     }
 
     fn prepare_with(
         folder: &Path,
         campaign: &Campaign,
         address: SocketAddr,
-        secured: Option<(SocketAddr, &Path)>,
+        extras: &Extras<'_>,
     ) -> Result<Self> {
         let write = || -> io::Result<PathBuf> {
-            fs::create_dir_all(folder)?;
-            let folder = folder.canonicalize()?;
-            let mut links = BufWriter::new(File::create(folder.join("links.map"))?);
-            for i in 0..campaign.links {
-                writeln!(links, "{} {}", Campaign::path(i), campaign.target(i))?;
-            }
-            links.flush()?;
+            let folder = make_folder(folder)?;
+            let links = folder.join("links.map");
+            write_links(&links, campaign, "", "")?;
             let mut tls = String::new();
-            if let Some((secured, certs)) = secured {
+            if let Some((secured, certs)) = extras.secured {
                 let both = [fs::read(certs.join("chain.pem"))?, fs::read(certs.join("key.pem"))?].concat();
                 fs::write(folder.join("both.pem"), both)?;
                 tls = format!("bind {secured} backlog 4096 ssl crt {}/both.pem", folder.display());
             }
-            fs::write(folder.join("haproxy.cfg"), configuration(&folder, address, &tls))?;
+            let (log_to, log) = match extras.log_socket {
+                Some(socket) => {
+                    (format!("log {} local0 info", socket.display()), "log global\n    option httplog")
+                }
+                None => (String::new(), ""),
+            };
+            let words = [
+                ("ADDRESS", address.to_string()),
+                ("LINKS", links.display().to_string()),
+                ("LOG", log.to_owned()),
+                ("LOG_TO", log_to),
+                ("PREFIX", PREFIX.to_owned()),
+                ("TLS", tls),
+            ];
+            fs::write(folder.join("haproxy.cfg"), fill(include_str!("../peers/haproxy.cfg"), &words))?;
             Ok(folder)
         };
         let folder = write().map_err(Failure::at("cannot prepare HAProxy"))?;
@@ -69,32 +99,4 @@ impl Haproxy {
         command.arg("-db").arg("-f").arg(self.folder.join("haproxy.cfg"));
         Running::start(&mut command, cores)
     }
-}
-
-fn configuration(folder: &Path, address: SocketAddr, tls: &str) -> String {
-    format!(
-        "\
-global
-    nbthread 1
-    maxconn 16384
-    no strict-limits
-    ssl-default-bind-options ssl-min-ver TLSv1.2
-defaults
-    mode http
-    timeout connect 10s
-    timeout client 60s
-    timeout server 60s
-    timeout http-keep-alive 60s
-frontend click
-    bind {address} backlog 4096
-    {tls}
-    http-request return status 404 unless {{ path_beg {PREFIX} }}
-    http-request set-var(txn.target) path,map_str({links})
-    http-request return status 404 unless {{ var(txn.target) -m found }}
-    http-after-response set-header Cache-Control no-store
-    http-after-response set-header X-Robots-Tag noindex
-    http-request redirect location %[var(txn.target)] code 302
-",
-        links = folder.join("links.map").display(),
-    )
 }

@@ -126,7 +126,15 @@ const CLASSES: [&str; 3] = ["synced", "written", "waived"];
 /// A share of 2.6 MB, which is filled at once and stays so: the segment is too big to be compressed.
 const SMALL: &str = "bytes_max = \"256MiB\"\nsite_share = \"1%\"\n";
 /// A single site may fill all of the journal.
-const NEIGHBOUR: &str = "\n[[site]]\nname = \"neighbour\"\nhosts = [\"neighbour.bench.test\"]\n\n[[site.route]]\npath = \"/{token}\"\nkind = \"click\"\n";
+const NEIGHBOUR: &str = r#"
+[[site]]
+name = "neighbour"
+hosts = ["neighbour.bench.test"]
+
+[[site.route]]
+path = "/{token}"
+kind = "click"
+"#;
 const FILLING_S: u64 = 2;
 const FILLINGS_MAX: u64 = 20;
 const WARM_UP_S: u64 = 2;
@@ -401,14 +409,16 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
          CPU per click is of all threads but those that deliver and compress; user and system apart are of all. \
          Medians, in brackets the least and the most; × is the median of each round's ratio to \"off\" of the same \
          round. Synced, written and waived are the edge's own counts of what its answers promised, over both loads; \
-         unrecorded are answers without a record, and all waived ones that are not, are recorded later. \
+         unrecorded are answers without a record; a waived answer that has one gets it on the \
+         disk after it left. \
          \"Client late\" is the share of clicks that the client came to more than {} µs late.\n\n\
          *Off* is a site that has filled its share of the journal (`site_share`) in a window of the database: nothing \
          is encoded, written or waited for. No setting switches the journal off, and nobody should run so; \
          it says what recording costs. The *slow disk* is a file system of its own on which the kernel lets the edge \
          write {} times in a second (a bound on its group of processes, as providers have for small volumes): writes \
          within the bound are as fast as the disk below. The database stays on the disk of the others.\n\n\
-         Fair: the same binary and campaign, seconds apart. Kind to \"off\": nothing is delivered meanwhile. Kind to the slow disk: each write has \
+         Fair: the same binary and campaign, seconds apart. Kind to \"off\": nothing is delivered meanwhile. Kind \
+         to the slow disk: each write has \
          its price but not each byte, and a clean-up of the mill comes on top in the same bound, which is unfair to it.",
         arguments.links,
         arguments.connections,

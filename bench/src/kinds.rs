@@ -276,10 +276,7 @@ fn start(
     let mut servers = vec![Server { name: Name::Holdfast, role: Role::Table, address, running }];
 
     for (role, database, port) in DATABASES {
-        println!(
-            "starting holdfast that has to look links up, {}",
-            if role == Role::Cache { "its memory full" } else { "one in its table" }
-        );
+        println!("starting holdfast for look-ups, with the database {database}");
         cluster.create(database)?;
         let (url, address) = (cluster.url(database), at(port));
         let known = match role {
@@ -556,14 +553,17 @@ fn report(arguments: &Arguments, servers: &[Server], cases: &[Case], version: &s
          opening and closing count, which the client does, too, so that it is the limit sooner. *TLS* is \
          h2load over kept connections, by HTTP/1.1 and by HTTP/2 with one and with ten requests under way \
          on each; compare these with each other. A *looked-up link* was not in the table and is kept beside it since \
-         an earlier look-up; *in the LRU* is where it stays when `links.memory_max` is reached. An *unknown token* is new each time: a look-up in the database, then 404; *while the database is \
-         down* it is 503 without a look-up. These four ask edges that loaded few links or, for the LRU, {LOADED} others, with all in \
+         an earlier look-up; *in the LRU* is where it stays when `links.memory_max` is reached. An *unknown token* \
+         is new each time: a look-up in the database, then 404; *while the database is \
+         down* it is 503 without a look-up. These four ask edges that loaded few links or, for the LRU, {LOADED} \
+         others, with all in \
          PostgreSQL {version} ({ABOUT}), which runs on the client's core: its time is in no figure, and \
-         look-ups, which go one after the other, limit the rate. \"Recorded\" is the share of answers that got a record: unknown \
+         look-ups, which go one after the other, limit the rate. \"Recorded\" is the share of answers that got a \
+         record: unknown \
          tokens of one source are recorded up to a million a minute.\n\n\
          Fair: each case is held against the hit of its own server, seconds apart, and the edge's own counters must \
-         say that at least {:.0} % of the answers were what the case is called. Unfair to the plain hit: its table \
-         has {} links, and the memory behind a bigger one is slower (scenario `growth`). Unfair to HTTP/2 and TLS: \
+         say that at least {:.0} % of the answers were what the case is called. Kind to the hit: its \
+         table has {} links, and the memory behind a bigger one is slower (scenario `growth`). Unfair to HTTP/2 and TLS: \
          the few handshakes of each round are in its figure. Kind to TLS: each of h2load's connections asks for the \
          same links in the same order. Unfair to Holdfast: nginx loses its buffered log line and HAProxy writes none, \
          where Holdfast records each click.",

@@ -27,10 +27,11 @@ pub(crate) const CLIENT: Cores = Cores::One(1);
 /// What is open beside connections.
 const OTHER_FILES: u64 = 512;
 
-/// A started program; it is killed when this is dropped.
+/// A started program and those that work for it; they are killed when this is dropped.
 pub(crate) struct Running {
     name: String,
     child: Child,
+    companions: Vec<Self>,
 }
 
 impl Running {
@@ -38,11 +39,18 @@ impl Running {
     pub(crate) fn start(command: &mut Command, cores: Cores) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = on(cores, || command.spawn().map_err(Failure::at(format!("cannot start {name}"))))?;
-        Ok(Self { name, child })
+        Ok(Self { name, child, companions: Vec::new() })
+    }
+
+    /// The same with a program that works for it: what that uses counts as its own.
+    pub(crate) fn with(mut self, companion: Self) -> Self {
+        self.companions.push(companion);
+        self
     }
 
     /// An error when it has ended by itself.
     pub(crate) fn still_runs(&mut self) -> Result<()> {
+        self.companions.iter_mut().try_for_each(Self::still_runs)?;
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(Failure::new(format!("{} ended: {status}", self.name))),
@@ -69,8 +77,16 @@ impl Running {
         Err(Failure::new(format!("{} did not stop within {patience:?}", self.name)))
     }
 
-    /// CPU time of the process with its children, those that have ended included, since it started.
+    /// CPU time of the processes with their children, those that have ended included, since they started.
     pub(crate) fn cpu(&self) -> Result<CpuTimes> {
+        let mut times = self.own_cpu()?;
+        for companion in &self.companions {
+            times.add(companion.cpu()?);
+        }
+        Ok(times)
+    }
+
+    fn own_cpu(&self) -> Result<CpuTimes> {
         let pid = self.child.id();
         loop {
             let ended = Stat::of_process(pid)?.of_ended();
@@ -87,7 +103,7 @@ impl Running {
         }
     }
 
-    /// Resident memory of the process with its children, now and at its peak, in bytes.
+    /// Resident memory of the processes with their children, now and at its peak, in bytes.
     pub(crate) fn memory(&self) -> Result<Memory> {
         let pid = self.child.id();
         let mut memory = Memory { resident_bytes: 0, peak_bytes: 0 };
@@ -104,6 +120,11 @@ impl Running {
             };
             memory.resident_bytes += kib("VmRSS:").unwrap_or(0) * 1024;
             memory.peak_bytes += kib("VmHWM:").unwrap_or(0) * 1024;
+        }
+        for companion in &self.companions {
+            let other = companion.memory()?;
+            memory.resident_bytes += other.resident_bytes;
+            memory.peak_bytes += other.peak_bytes;
         }
         Ok(memory)
     }
@@ -179,6 +200,14 @@ impl CpuTimes {
                 .iter()
                 .map(|(name, &time)| (name.clone(), time.saturating_sub(before(name))))
                 .collect(),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.user += other.user;
+        self.system += other.system;
+        for (name, time) in other.threads {
+            *self.threads.entry(name).or_default() += time;
         }
     }
 

@@ -145,7 +145,7 @@ fn measure(
     let admin = edge::admin(competitor.address);
     let syncs = || match competitor.name {
         Name::Holdfast => admin.metrics().map(|metrics| Some(metrics.histogram(SYNCS))),
-        Name::Floor | Name::Bare | Name::Nginx | Name::Haproxy => Ok(None),
+        _ => Ok(None),
     };
     let before = syncs()?;
     let outcome = client::run(&plan, &AtomicBool::new(false))?;

@@ -1,13 +1,16 @@
-//! Figures out of rounds, and the files in which they are kept: a CSV that grows, a table of the last run.
+//! Figures out of rounds, and the files in which they are kept: a CSV that grows, a table and a chart of the last run.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use crate::charts;
 use crate::failure::{Failure, Result};
 use crate::machine;
+use crate::results::RUN;
 
 /// The middle of several rounds and how far they lie apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,10 +92,11 @@ impl Table {
     }
 }
 
-/// Writes `<out>/<name>.md` anew: a heading, how it was measured, the machine, the body.
+/// Writes `<out>/<name>.md` anew: a heading, how it was measured, the machine, whom it favours, the chart, the body.
 pub(crate) fn write_markdown(out: &Path, name: &str, heading: &str, method: &str, body: &str) -> Result<()> {
     let machine = machine::description();
-    let text = format!("# {heading}\n\n{method}\n\nMachine: {machine}.\n\n{body}");
+    let head = charts::head_of(out, name)?;
+    let text = format!("# {heading}\n\n{method}\n\nMachine: {machine}.\n\n{head}{body}");
     let file = out.join(format!("{name}.md"));
     let write = || {
         fs::create_dir_all(out)?;
@@ -101,19 +105,38 @@ pub(crate) fn write_markdown(out: &Path, name: &str, heading: &str, method: &str
     write().map_err(Failure::at(format!("cannot write {}", file.display())))
 }
 
-/// Adds one row to `<out>/<name>.csv`, under `header` when the file is new; the time stands first.
+/// Adds one row to `<out>/<name>.csv`, under `header` when the file is new; the time and the run stand first.
+///
+/// Rows under other columns are of an older bench: they are kept in a file of their own.
 pub(crate) fn append_csv(out: &Path, name: &str, header: &str, row: &str) -> Result<()> {
+    /// All rows of this process are one run.
+    static RUN_BEGAN: OnceLock<u64> = OnceLock::new();
     let file = out.join(format!("{name}.csv"));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let run = RUN_BEGAN.get_or_init(|| now);
+    let header = format!("at_unix_s,{RUN},{header}");
     let append = || {
         fs::create_dir_all(out)?;
+        if has_other_header(&file, &header)? {
+            fs::rename(&file, out.join(format!("{name}.until-{now}.csv")))?;
+        }
         let mut csv = OpenOptions::new().create(true).append(true).open(&file)?;
         if csv.metadata()?.len() == 0 {
-            writeln!(csv, "at_unix_s,{header}")?;
+            writeln!(csv, "{header}")?;
         }
-        writeln!(csv, "{now},{row}")
+        writeln!(csv, "{now},{run},{row}")
     };
     append().map_err(Failure::at(format!("cannot write {}", file.display())))
+}
+
+fn has_other_header(file: &Path, header: &str) -> io::Result<bool> {
+    let mut first = String::new();
+    match fs::File::open(file) {
+        Ok(file) => BufReader::new(file).read_line(&mut first)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(!first.is_empty() && first.trim_end() != header)
 }
 
 #[cfg(test)]
@@ -138,5 +161,22 @@ mod tests {
         let mut table = Table::new(&["a", "b"]);
         table.row(&["1", "2"]);
         assert_eq!(table.text(), "| a | b |\n| --- | --- |\n| 1 | 2 |\n");
+    }
+
+    #[test]
+    fn rows_under_other_columns_are_set_aside() {
+        let out = std::env::temp_dir().join(format!("report-{}", std::process::id()));
+        fs::create_dir_all(&out).expect("is made");
+        fs::write(out.join("x.csv"), "at_unix_s,b\n1,2\n").expect("is written");
+        for row in ["3", "4"] {
+            append_csv(&out, "x", "b", row).expect("is added");
+        }
+        let text = fs::read_to_string(out.join("x.csv")).expect("is there");
+        let files = fs::read_dir(&out).expect("is there").count();
+        fs::remove_dir_all(&out).expect("is there");
+        assert_eq!(
+            (text.lines().next(), text.lines().count(), files),
+            (Some("at_unix_s,run_unix_s,b"), 3, 2)
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! The kernel's own bound on a group of processes (blkio of cgroups 1, io of cgroups 2) holds it back,
 //! as providers of virtual machines do with small volumes: writes within the bound are as quick as the
 //! disk below, those beyond it wait for their turn. It needs root, a loop device and that part of the
-//! kernel; where something is missing, the error says what.
+//! kernel; where something is missing, the error says what. A run that is killed leaves it mounted.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

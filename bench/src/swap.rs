@@ -319,15 +319,19 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
     let warm_up_failed = outcome.failed() - parts.iter().map(|part| part.failed as u64).sum::<u64>();
     let method = format!(
         "{} links, {} clicks per second over {} keep-alive connections, journal in `{}` mode; server and client on \
-         one core each, and the import and the building of the new table are on the server's core, too. \"Load\" ends a window, after which \
+         one core each, and the import and the building of the new table are on the server's core, too. \"Load\" \
+         ends a window, after which \
          all links are loaded from the database; \"fold\" imports {CHANGED} changed links with `links.overlay_max = \
          {OVERLAY_MAX}`; \"reload\" changes the language of the site's pages and has the configuration reloaded. A \
          swap's time runs from there until the edge's metrics show the time of a new table, or until it says that the \
-         new configuration counts, and {} s more, in which the old one is dropped; \"steady\" is all other time but the first {} s. Each click \
+         new configuration counts, and {} s more, in which the old one is dropped; \"steady\" is all other time \
+         but the first {} s. Each click \
          counts from when it was to be sent. Failed is every answer but the 302 to the link's own page, no answer \
          within 10 s, and a click whose connection broke. Over the whole run {} connections broke, and {} clicks \
          failed in the first seconds. \"Client late\" is the share of clicks that the client itself came to more than \
-         {} µs after they were due.",
+         {} µs after they were due.\n\n\
+         Unfair to the edge: where it has more cores than one, import, load and building are on another than the clicks. \
+         Kind to it: at this rate its core is idle most of the time, and the site has few settings to build anew.",
         arguments.links,
         arguments.per_second,
         arguments.connections,

@@ -81,7 +81,7 @@ fn delivery(
     let campaign = Campaign { links: arguments.links, targets: Targets::Distinct };
     let url = cluster.url(database);
     let edge = Edge::prepare_on(&url, binary, &folder.join("holdfast"), &campaign, Mode::Power, ADDRESS)?;
-    let waiting = Waiting::pile_up(arguments, &edge, &campaign, ADDRESS, folder, round)?;
+    let waiting = Waiting::pile_up(arguments.events, &edge, &campaign, ADDRESS, folder, round)?;
     cluster.checkpoint()?;
     let before = cluster.cpu()?;
     let filled = waiting.deliver()?;
