@@ -210,6 +210,7 @@ const WARM_UP_S: u64 = 2;
 /// Fewer answers than this share that are what the case is named after make it a failure.
 const AS_MEANT_MIN: f64 = 0.99;
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_UP_PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 
 const CSV_HEADER: &str = "mode,links,connections,competitor,kind,round,requests,requests_per_second,\
@@ -361,11 +362,7 @@ fn fill(known: &Campaign, first: u64, address: SocketAddr, admin: &Admin) -> Res
 fn visit(known: &Campaign, links: Range<u64>, address: SocketAddr) -> Result<()> {
     let visit_each = |first: u64| {
         for i in (links.start + first..links.end).step_by(VISITORS as usize) {
-            let target = redirect(address, &Campaign::path(i))
-                .map_err(Failure::at(format!("no answer for link {i} from {address}")))?;
-            if target != Some(known.target(i)) {
-                return Err(Failure::new(format!("link {i} leads to {target:?}")));
-            }
+            look_up(known, i, address)?;
         }
         Ok(())
     };
@@ -379,6 +376,24 @@ fn visit(known: &Campaign, links: Range<u64>, address: SocketAddr) -> Result<()>
             Ok(())
         })
     })
+}
+
+/// Asks for link `i`, again for as long as the edge has no answer in time: a database that was just filled
+/// has work of its own now and then.
+fn look_up(known: &Campaign, i: u64, address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + LOOK_UP_PATIENCE;
+    loop {
+        let target = redirect(address, &Campaign::path(i))
+            .map_err(Failure::at(format!("no answer for link {i} from {address}")))?;
+        match target {
+            Some(target) if target == known.target(i) => return Ok(()),
+            Some(target) => return Err(Failure::new(format!("link {i} leads to {target}"))),
+            None if Instant::now() < deadline => sleep(POLL),
+            None => {
+                return Err(Failure::new(format!("link {i} is not redirected after {LOOK_UP_PATIENCE:?}")));
+            }
+        }
+    }
 }
 
 fn since(now: &Metrics, before: &Metrics, pick: impl Fn(&Metrics) -> Result<f64>) -> Result<f64> {

@@ -222,22 +222,23 @@ fn start(folder: &Path) -> SocketAddr {
     let (ready, started) = mpsc::channel();
     let start = Start { origin: Origin { file, environment: Vec::new() }, takeover: false };
     thread::spawn(move || {
-        app::run(config, start, |addresses| ready.send(addresses.http[0]).unwrap()).unwrap();
+        app::run(config, start, |addresses| ready.send(addresses.clone()).unwrap()).unwrap()
     });
-    let address = started.recv().unwrap();
-    // The links are loaded behind the start.
-    loop {
-        let mut connection = TcpStream::connect(address).unwrap();
-        let head =
-            format!("GET /c/{} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", token(LINKS - 1));
-        connection.write_all(head.as_bytes()).unwrap();
-        let mut response = Vec::new();
-        connection.read_to_end(&mut response).unwrap();
-        if response.starts_with(b"HTTP/1.1 302 ") {
-            return address;
-        }
+    let addresses = started.recv().unwrap();
+    // The links are loaded behind the start; until then a look-up answers, which costs more.
+    while !is_ready(&addresses.admin) {
         thread::sleep(Duration::from_millis(50));
     }
+    addresses.http[0]
+}
+
+fn is_ready(admin: &str) -> bool {
+    let mut connection = TcpStream::connect(admin).unwrap();
+    let head = format!("GET /ready HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    connection.write_all(head.as_bytes()).unwrap();
+    let mut response = Vec::new();
+    connection.read_to_end(&mut response).unwrap();
+    response.starts_with(b"HTTP/1.1 200 ")
 }
 
 const CONFIGURATION: &str = r#"
