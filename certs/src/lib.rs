@@ -34,6 +34,7 @@ mod pair;
 mod publish;
 mod server;
 mod tickets;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,6 +51,7 @@ pub use pair::Certificate;
 pub use publish::Issued;
 pub use server::{Ended, Hello, Protocol, Secured, Server, Stream};
 pub use tickets::{Secret, TICKET_LIFETIME_S, TicketKeys, Ticketer, tickets};
+pub use wire::Wire;
 
 use folder::Folder;
 use pair::Pair;

@@ -2,7 +2,7 @@
 //!
 //! TLS 1.2 and 1.3 with ALPN `h2` and `http/1.1`. No early data, for a click that is replayed would
 //! count twice. Clients resume by tickets alone: there is no session cache, one ticket is sent for
-//! each handshake, and rustls takes it only under the name that it was given for.
+//! each handshake, with the first answer, and rustls takes it only under the name that it was given for.
 //!
 //! It sets no deadline and counts nothing: that is the caller's.
 
@@ -19,9 +19,10 @@ use tokio_rustls::server::TlsStream;
 use crate::Resolver;
 use crate::acme::{Acme, Challenge};
 use crate::tickets::Ticketer;
+use crate::wire::Wire;
 
 /// A connection's encrypted bytes.
-pub type Stream<IO> = TlsStream<IO>;
+pub type Stream<IO> = TlsStream<Wire<IO>>;
 
 /// What is spoken inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,15 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let Hello { start, asked } = hello;
-        let stream = start.into_stream(Arc::clone(&self.config)).await.map_err(|error| Ended::of(&error))?;
+        let mut stream = match start.into_stream(Arc::clone(&self.config)).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, mut wire)) => {
+                // rustls may have an alert to send, which is encrypted by now.
+                wire.let_go().await;
+                return Err(Ended::of(&error));
+            }
+        };
+        stream.get_mut().0.is_secured();
         let connection = stream.get_ref().1;
         let protocol = match connection.alpn_protocol() {
             Some(HTTP_2) => Protocol::Http2,
@@ -121,7 +130,7 @@ impl fmt::Debug for Server {
 ///
 /// Whoever has one may wait, for a certificate perhaps, before it goes on to [`Server::finish`].
 pub struct Hello<IO> {
-    start: tokio_rustls::StartHandshake<IO>,
+    start: tokio_rustls::StartHandshake<Wire<IO>>,
     asked: Option<Box<str>>,
 }
 
@@ -137,7 +146,9 @@ where
     /// # Errors
     /// [`Ended`]; the client has got its alert.
     pub async fn read(io: IO) -> Result<Self, Ended> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(|e| Ended::of(&e))?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), Wire::new(io))
+            .await
+            .map_err(|error| Ended::of(&error))?;
         let asked = start.client_hello().server_name().map(Into::into);
         Ok(Self { start, asked })
     }
@@ -174,8 +185,9 @@ where
     /// Dropping the future loses the connection.
     pub async fn refuse(mut self) -> Ended {
         // A client that has gone needs no telling.
-        if self.start.io.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
-            let _ = self.start.io.shutdown().await;
+        let io = self.start.io.inner();
+        if io.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
+            let _ = io.shutdown().await;
         }
         Ended::UnknownName
     }
