@@ -47,6 +47,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::ClientHello;
@@ -330,13 +331,16 @@ impl Acme {
             let now = shared.now();
             let demand =
                 if first { shared.plan().demand(name, known, now) } else { shared.plan().look(name, now) };
-            // A name that must wait for its domain is not let in before.
-            first = known && matches!(demand, Demand::Later { .. });
+            // A name that must wait for a rate is not let in before.
+            first = matches!(demand, Demand::Later { .. });
+            let mut wait = None;
             match demand {
                 Demand::Held => return Demanded::Ready,
                 Demand::Joined => shared.nudge.notify_one(),
                 // What will be tried again so soon is worth the wait.
-                Demand::Later { until } if until.0 - now.0 <= 5 => {}
+                Demand::Later { until } if until.0 - now.0 <= 5 => {
+                    wait = Some(Duration::from_secs((until.0 - now.0).unsigned_abs().max(1)));
+                }
                 Demand::Later { until } => return Demanded::Later { until },
                 Demand::Full | Demand::Unknown(Pass::Busy) => return Demanded::Busy,
                 Demand::Unknown(Pass::Ask) => {
@@ -345,9 +349,16 @@ impl Acme {
                 }
                 Demand::Unknown(Pass::Asked) => {}
                 Demand::Unknown(Pass::Down { .. }) => return Demanded::NoAnswer,
+                Demand::Unknown(Pass::Later { until }) => return Demanded::Later { until },
                 Demand::Unknown(Pass::Nobody | Pass::Refused { .. }) => return Demanded::Refused,
             }
-            changed.await;
+            match wait {
+                // Nothing need end until then, and nobody else would wake it.
+                Some(wait) => {
+                    let _ = tokio::time::timeout(wait, changed).await;
+                }
+                None => changed.await,
+            }
         }
     }
 

@@ -33,12 +33,12 @@ impl Asking {
     }
 
     /// Any 2xx is a yes and any 4xx a no, but for those by which a server says that it was not asked in the
-    /// right way or at the right time (401, 403, 407, 408, 421, 425, 429); these and all else are no answer.
+    /// right way or at the right time (401, 407, 408, 421, 425, 429); these and all else are no answer.
     pub(crate) async fn ask(&self, name: &Name) -> Verdict {
         let Some(question) = question(&self.address, name) else { return Verdict::Down };
         match self.http.get(&question).await.map(|answer| answer.status().as_u16()) {
             Ok(200..=299) => Verdict::Yes,
-            Ok(401 | 403 | 407 | 408 | 421 | 425 | 429) => Verdict::Down,
+            Ok(401 | 407 | 408 | 421 | 425 | 429) => Verdict::Down,
             Ok(400..=499) => Verdict::No,
             Ok(_) | Err(_) => Verdict::Down,
         }

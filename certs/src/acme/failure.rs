@@ -34,7 +34,10 @@ impl Failure {
     }
 
     pub(crate) fn taken() -> Self {
-        Self { blame: Blame::Another, ..Self::of_lock("another edge is ordering it") }
+        Self {
+            blame: Blame::Another,
+            ..Self::of_lock("another edge is ordering it, or has failed to and lets it rest")
+        }
     }
 
     pub(crate) fn of_lock(why: impl Into<String>) -> Self {

@@ -33,6 +33,8 @@ pub(crate) enum Pass {
     Nobody,
     /// It was refused.
     Refused { until: UnixSeconds },
+    /// It is permitted, and a rate holds it back.
+    Later { until: UnixSeconds },
 }
 
 /// What came of a question.
@@ -44,6 +46,20 @@ pub(crate) enum Verdict {
     Yes,
 }
 
+/// What is remembered of a name, until when.
+#[derive(Clone, Copy)]
+struct Answer {
+    until: UnixSeconds,
+    is_refusal: bool,
+}
+
+impl Answer {
+    fn pass(self) -> Pass {
+        let Self { until, is_refusal } = self;
+        if is_refusal { Pass::Refused { until } } else { Pass::Later { until } }
+    }
+}
+
 /// Memory is bounded by `refused_max` and `asks_at_once`, whatever is asked.
 pub(crate) struct Gate {
     bounds: GateBounds,
@@ -51,7 +67,7 @@ pub(crate) struct Gate {
     /// Whether there is somebody to ask.
     asks: bool,
     asking: HashSet<Name>,
-    refused: HashMap<Name, UnixSeconds>,
+    answers: HashMap<Name, Answer>,
     /// The same, the one that ends first coming first.
     ends: BTreeSet<(UnixSeconds, Name)>,
     failures: u32,
@@ -65,7 +81,7 @@ impl Gate {
             seed,
             asks,
             asking: HashSet::new(),
-            refused: HashMap::new(),
+            answers: HashMap::new(),
             ends: BTreeSet::new(),
             failures: 0,
             paused_until: UnixSeconds(i64::MIN),
@@ -77,8 +93,8 @@ impl Gate {
             return Pass::Nobody;
         }
         self.expire(now);
-        if let Some(&until) = self.refused.get(name) {
-            return Pass::Refused { until };
+        if let Some(answer) = self.answers.get(name) {
+            return answer.pass();
         }
         if self.asking.contains(name) {
             return Pass::Asked;
@@ -97,8 +113,8 @@ impl Gate {
 
     /// How it stands with a name, without asking for it.
     pub(crate) fn look(&self, name: &Name, now: UnixSeconds) -> Pass {
-        match self.refused.get(name) {
-            Some(&until) if now < until => Pass::Refused { until },
+        match self.answers.get(name) {
+            Some(answer) if now < answer.until => answer.pass(),
             _ if self.asking.contains(name) => Pass::Asked,
             _ => Pass::Down { until: self.paused_until.max(now) },
         }
@@ -125,25 +141,35 @@ impl Gate {
 
     /// Remembers that a name gets nothing until then; the refusal that ends first makes room for it.
     pub(crate) fn refuse(&mut self, name: &Name, until: UnixSeconds, now: UnixSeconds) {
+        self.remember(name, Answer { until, is_refusal: true }, now);
+    }
+
+    /// Remembers that a name that may have a certificate gets none until then: nobody need be asked before.
+    pub(crate) fn postpone(&mut self, name: &Name, until: UnixSeconds, now: UnixSeconds) {
+        self.remember(name, Answer { until, is_refusal: false }, now);
+    }
+
+    fn remember(&mut self, name: &Name, answer: Answer, now: UnixSeconds) {
         self.expire(now);
         self.forget(name);
-        while self.refused.len() >= self.bounds.refused_max.max(1) {
+        while self.answers.len() >= self.bounds.refused_max.max(1) {
             let Some((_, first)) = self.ends.pop_first() else { break };
-            self.refused.remove(&first);
+            self.answers.remove(&first);
         }
-        self.refused.insert(name.clone(), until);
-        self.ends.insert((until, name.clone()));
+        self.answers.insert(name.clone(), answer);
+        self.ends.insert((answer.until, name.clone()));
     }
 
     /// A name that has become known is refused no longer.
     pub(crate) fn forget(&mut self, name: &Name) {
-        if let Some(until) = self.refused.remove(name) {
-            self.ends.remove(&(until, name.clone()));
+        if let Some(answer) = self.answers.remove(name) {
+            self.ends.remove(&(answer.until, name.clone()));
         }
     }
 
+    /// How many refusals are remembered.
     pub(crate) fn refused(&self) -> usize {
-        self.refused.len()
+        self.answers.values().filter(|answer| answer.is_refusal).count()
     }
 
     pub(crate) fn asking(&self) -> usize {
@@ -153,7 +179,7 @@ impl Gate {
     fn expire(&mut self, now: UnixSeconds) {
         while self.ends.first().is_some_and(|(until, _)| *until <= now) {
             if let Some((_, name)) = self.ends.pop_first() {
-                self.refused.remove(&name);
+                self.answers.remove(&name);
             }
         }
     }

@@ -17,7 +17,7 @@
 //! - At most `orders_at_once` orders run, one while the authority is not well; one of the places is
 //!   kept for renewals, and a renewal that is late goes before everything else.
 //! - A failure of the authority or of this machine is not counted against the name, and what never came
-//!   to the authority counts against no rate.
+//!   to the authority counts against no rate; what another edge ordered does, for they share an account.
 //! - Names that are there by demand leave a quarter of every rate to those that are wanted.
 //! - Entries that exist by demand only are bounded by `demanded_max`; all others were given by who
 //!   owns the configuration.
@@ -96,6 +96,10 @@ struct Entry {
     filed: Option<(Set, UnixSeconds)>,
     window_at: Option<UnixSeconds>,
     failures: u32,
+    /// Whoever is asked said no the last time; it is served to its end, and nobody need be alarmed.
+    refused: bool,
+    /// Another edge orders it, which the rates have counted: what comes of it here counts no more.
+    counted: bool,
     /// Waits for the lock in a row, or local failures.
     waits: u32,
     last_error: Option<(UnixSeconds, String)>,
@@ -247,6 +251,9 @@ impl Plan {
             let entry = self.names.entry(name.clone()).or_default();
             if !entry.wanted {
                 entry.wanted = true;
+                if std::mem::take(&mut entry.refused) {
+                    entry.not_before = None;
+                }
                 self.file(&name, now);
             }
         }
@@ -266,7 +273,7 @@ impl Plan {
             }
         }
         if !known {
-            return Demand::Unknown(self.gate.pass(name, now));
+            return unknown(self.gate.pass(name, now));
         }
         self.enter(name, now)
     }
@@ -277,7 +284,7 @@ impl Plan {
             Some(entry) if entry.held.as_ref().is_some_and(|held| now <= held.until) => Demand::Held,
             Some(entry) if entry.running.is_some() => Demand::Joined,
             Some(entry) if entry.permitted() => self.joined(name, now),
-            _ => Demand::Unknown(self.gate.look(name, now)),
+            _ => unknown(self.gate.look(name, now)),
         }
     }
 
@@ -285,7 +292,13 @@ impl Plan {
     pub(crate) fn answered(&mut self, name: &Name, verdict: Verdict, now: UnixSeconds) -> Demand {
         self.gate.answered(name, verdict, now);
         match verdict {
-            Verdict::Yes => self.enter(name, now),
+            Verdict::Yes => {
+                let demand = self.enter(name, now);
+                if let Demand::Later { until } = demand {
+                    self.gate.postpone(name, until, now);
+                }
+                demand
+            }
             Verdict::Down => Demand::Unknown(Pass::Down { until: now }),
             Verdict::No => {
                 Demand::Unknown(Pass::Refused { until: now.plus(i64::from(self.bounds.refused_seconds)) })
@@ -356,14 +369,22 @@ impl Plan {
         if set == Set::Renewal {
             self.running_renewals -= 1;
         }
-        if ended.is_unordered() {
-            self.authority.gauge.refund(self.bounds.per_authority);
-            if set == Set::Urgent {
-                let rate = self.bounds.per_domain;
-                self.domain(name).gauge.refund(rate);
-            }
+        let blame = match &ended {
+            Ended::Failed { blame, .. } => Some(*blame),
+            _ => None,
+        };
+        // Whoever waits for another edge, or then for the lock, is counted once, however often it looks.
+        let still_counted = entry.counted && blame == Some(Blame::Lock);
+        entry.counted = still_counted || blame == Some(Blame::Another);
+        let Bounds { per_authority, per_domain, .. } = self.bounds;
+        if !still_counted && ended.is_uncounted(per_authority, now) {
+            self.authority.gauge.refund(per_authority);
+        }
+        if !still_counted && set == Set::Urgent && ended.is_uncounted(per_domain, now) {
+            self.domain(name).gauge.refund(per_domain);
         }
         let Some(entry) = self.names.get_mut(name) else { return };
+        entry.refused = ended == Ended::NotPermitted;
         match ended {
             Ended::Issued(held) => {
                 self.authority.is_well();
@@ -459,7 +480,7 @@ impl Plan {
             ends_first: self
                 .names
                 .values()
-                .filter(|entry| entry.permitted())
+                .filter(|entry| entry.permitted() && !entry.refused)
                 .filter_map(|entry| Some(entry.held.as_ref()?.until))
                 .min(),
             renewal_next: self.renewals.first().map(|(at, _)| *at),
@@ -555,7 +576,9 @@ impl Plan {
 
     /// Starts it, or files it anew for when its domain may have one.
     fn start(&mut self, set: Set, name: &Name, now: UnixSeconds) -> Option<Start> {
-        let free_at = self.free_at(name, set, now);
+        let is_counted = self.names.get(name).is_some_and(|entry| entry.counted);
+        // Only a first order waits for the rates.
+        let free_at = self.free_at(name, if is_counted { Set::Renewal } else { set }, now);
         if free_at > now {
             let entry = self.names.get_mut(name)?;
             entry.not_before = Some(free_at);
@@ -564,12 +587,15 @@ impl Plan {
             } else {
                 // Whoever wants it comes again; until then it takes nobody's room.
                 self.remove(name);
+                self.gate.postpone(name, free_at, now);
             }
             return None;
         }
         self.unfile(name);
-        self.authority.gauge.charge(self.bounds.per_authority, now);
-        if set == Set::Urgent {
+        if !is_counted {
+            self.authority.gauge.charge(self.bounds.per_authority, now);
+        }
+        if !is_counted && set == Set::Urgent {
             let rate = self.bounds.per_domain;
             self.domain(name).gauge.charge(rate, now);
         }
@@ -637,6 +663,7 @@ impl Plan {
         let entry = self.names.entry(name.clone()).or_default();
         if !entry.permitted() {
             entry.demanded = true;
+            entry.refused = false;
             self.demanded += 1;
         }
         self.file(name, now);
@@ -710,6 +737,13 @@ impl Plan {
 
     fn domain(&mut self, name: &Name) -> &mut Domain {
         self.domains.entry(name.registrable().into()).or_default()
+    }
+}
+
+fn unknown(pass: Pass) -> Demand {
+    match pass {
+        Pass::Later { until } => Demand::Later { until },
+        pass => Demand::Unknown(pass),
     }
 }
 

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(30);
 const STORE_SECONDS: i64 = 10;
 /// A name is taken for longer than its order may take, so that nobody else begins one meanwhile.
 const LEASE_MORE: Duration = Duration::from_secs(300);
-/// A name that failed is kept from other edges for as long as it rests here, and no longer than this, so
+/// A name that failed is kept from other edges for as long as it rests here, and no longer than this at a time, so
 /// that whoever mended it need not know which edge had tried.
 const FAILED_LEASE_MAX: Duration = Duration::from_secs(1800);
 /// How long the other edges' table may take to answer.

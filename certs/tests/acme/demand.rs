@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certs::Roots;
-use certs::acme::{Ask, Config, Demanded};
+use certs::acme::{Ask, Config, Demanded, Rate};
 use tempfile::tempdir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -108,6 +108,22 @@ async fn an_application_that_does_not_let_us_ask_has_refused_nobody() {
     application.says(Says::Customers);
     edge.forward(1);
     assert_eq!(edge.acme.demand("customer1.example").await, Demanded::Ready);
+}
+
+/// Nobody woke it when its time had come, unless another order happened to end.
+#[tokio::test]
+async fn a_handshake_waits_for_a_rate_that_lets_it_in_within_seconds() {
+    let folder = tempdir().unwrap();
+    let fake = Fake::start(folder.path()).await;
+    let mut config = Config::new(fake.authority());
+    // Three at once for names on demand, and then one every two seconds.
+    config.bounds.per_domain = Rate { count: 4, seconds: 8 };
+    let names = ["a.brand.example", "b.brand.example", "c.brand.example", "d.brand.example"];
+    let setting = Setting { known: names.to_vec(), ..Setting::default() };
+    let edge = Edge::with(folder.path(), config, setting);
+    for name in names {
+        assert_eq!(edge.acme.demand(name).await, Demanded::Ready, "{name}");
+    }
 }
 
 #[tokio::test]

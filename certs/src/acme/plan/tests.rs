@@ -326,6 +326,35 @@ fn nothing_is_done_for_a_name_before_somebody_permits_it() {
     assert_eq!(ordered(&plan.next(NOW)), [unknown]);
 }
 
+/// Whoever had said yes was asked at every handshake, and the handshakes were told that nobody had answered.
+#[test]
+fn a_permitted_name_that_a_rate_holds_back_is_told_so_and_not_asked_about_again() {
+    let mut plan = plan(Bounds { per_domain: Rate { count: 4, seconds: 7 * 86400 }, ..bounds() });
+    let late = name("late.brand.example");
+    for number in 0..3 {
+        let first = name(&format!("c{number}.brand.example"));
+        assert_eq!(plan.demand(&first, false, NOW), Demand::Unknown(Pass::Ask));
+        assert_eq!(plan.answered(&first, Verdict::Yes, NOW), Demand::Joined);
+        if number == 2 {
+            // Let in while there was room, and held back before it had its turn.
+            assert_eq!(plan.demand(&late, false, NOW), Demand::Unknown(Pass::Ask));
+            assert_eq!(plan.answered(&late, Verdict::Yes, NOW), Demand::Joined);
+        }
+        for name in ordered(&plan.next(NOW)) {
+            plan.ended(&name, Ended::Issued(no_windows(NOW, &name)), NOW);
+        }
+    }
+    let Demand::Later { until } = plan.look(&late, NOW) else { panic!("{:?}", plan.look(&late, NOW)) };
+    assert_eq!(plan.demand(&late, false, NOW), Demand::Later { until });
+    let other = name("other.brand.example");
+    assert_eq!(plan.demand(&other, false, NOW), Demand::Unknown(Pass::Ask));
+    assert_eq!(plan.answered(&other, Verdict::Yes, NOW), Demand::Later { until });
+    assert_eq!(plan.look(&other, NOW), Demand::Later { until });
+    assert_eq!(plan.demand(&other, false, until.plus(-1)), Demand::Later { until });
+    assert_eq!(plan.demand(&other, false, until), Demand::Unknown(Pass::Ask), "it may be a no by then");
+    assert_eq!((plan.status(NOW).refused, plan.status(NOW).names), (0, 3));
+}
+
 #[test]
 fn a_permitted_name_is_ordered_and_joined_by_those_who_come_later() {
     let mut plan = plan(bounds());
@@ -416,14 +445,18 @@ fn a_demanded_name_that_is_refused_day_after_day_is_served_to_its_end_and_forgot
     let new = name("new.example");
     world.plan.demand(&new, false, NOW);
     world.plan.answered(&new, Verdict::Yes, NOW);
-    world.run(NOW.plus(LIFETIME), |name, now| match now {
-        NOW => Ended::Issued(no_windows(NOW, name)),
-        _ => Ended::NotPermitted,
-    });
+    for day in 0..=LIFETIME / DAY {
+        world.run(NOW.plus(day * DAY), |name, now| match now {
+            NOW => Ended::Issued(no_windows(NOW, name)),
+            _ => Ended::NotPermitted,
+        });
+        // From two thirds on it is refused.
+        let alarms = world.plan.status(world.now).ends_first.is_some();
+        assert!(alarms == (day < 60) || (50..60).contains(&day), "day {day}: {alarms}");
+    }
     assert!((29..=36).contains(&world.orders.len()), "{}: once a day", world.orders.len());
     assert_eq!(world.plan.demand(&new, false, NOW.plus(LIFETIME - 1)), Demand::Held, "to its end");
     assert_eq!(world.plan.demanded, 0);
-    assert_eq!(world.plan.status(world.now).ends_first, None, "nobody is alarmed about it");
     let gone = NOW.plus(LIFETIME + 30 * DAY);
     assert_eq!(world.plan.next(gone), [Start::Forget { name: new }]);
     assert_eq!(world.plan.status(gone).names, 0);
@@ -537,12 +570,53 @@ fn a_lock_that_is_held_elsewhere_spends_none_of_the_rates() {
 }
 
 #[test]
-fn a_name_that_another_edge_has_ordered_spends_none_of_the_rates() {
-    let per_authority = Rate { count: 10, seconds: 3600 };
-    let mut world = World::new(Bounds { per_authority, ..bounds() });
-    world.plan.wanted(names(100), |_| false, NOW);
-    world.run(NOW.plus(60), |name, now| Ended::Adopted(no_windows(now, name)));
-    assert_eq!(world.orders.len(), 100);
+fn what_another_edge_has_ordered_counts_for_as_long_as_it_does_at_the_authority() {
+    let rate = Rate { count: 10, seconds: 3600 };
+    let adopted = |bounds: Bounds, wanted: HashSet<Name>, age: i64| {
+        let mut world = World::new(bounds);
+        world.plan.wanted(wanted, |_| false, NOW);
+        world.run(NOW.plus(60), |name, now| Ended::Adopted(no_windows(now.plus(-age), name)));
+        world.orders.len()
+    };
+    for (age, expected) in [(0, 10), (3599, 10), (3600, 100)] {
+        let of_authority = Bounds { per_authority: rate, ..bounds() };
+        assert_eq!(adopted(of_authority, names(100), age), expected, "{age} s ago, on the shared account");
+        let of_domain = Bounds { per_domain: rate, ..bounds() };
+        let one_domain = (0..100).map(|number| name(&format!("c{number}.brand.example"))).collect();
+        assert_eq!(adopted(of_domain, one_domain, age), expected, "{age} s ago, of the same domain");
+    }
+}
+
+/// Each edge once ordered as many as the rate allows, and took nothing off for what it had from the other.
+#[test]
+fn two_edges_of_one_account_keep_to_the_rate_together() {
+    let per_domain = Rate { count: 40, seconds: 7 * 86400 };
+    let wanted: HashSet<Name> = (0..100).map(|number| name(&format!("c{number}.brand.example"))).collect();
+    let mut edges = [(); 2].map(|()| plan(Bounds { per_domain, ..bounds() }));
+    for edge in &mut edges {
+        edge.wanted(wanted.clone(), |_| false, NOW);
+    }
+    let mut issued: HashSet<Name> = HashSet::new();
+    for turn in 0..200 {
+        let now = NOW.plus(turn * 5);
+        edges.rotate_left(1);
+        let starts = edges.each_mut().map(|edge| ordered(&edge.next(now)));
+        // Whoever comes first takes the name; the other finds it taken, or what was issued for it before.
+        let mut taken: HashSet<Name> = HashSet::new();
+        for (edge, names) in edges.iter_mut().zip(starts) {
+            for name in names {
+                let held = no_windows(NOW, &name);
+                let ended = match (issued.contains(&name), taken.insert(name.clone())) {
+                    (true, _) => Ended::Adopted(held),
+                    (false, true) => Ended::Issued(held),
+                    (false, false) => failed(Blame::Another),
+                };
+                edge.ended(&name, ended, now);
+            }
+        }
+        issued.extend(taken);
+    }
+    assert_eq!(issued.len(), 40);
 }
 
 #[test]

@@ -95,11 +95,13 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    /// Whether the authority has seen nothing of it.
-    pub(super) fn is_unordered(&self) -> bool {
+    /// Whether the authority counts nothing of it by `rate`: it has seen no order, or another edge's, which counts
+    /// on the shared account, so long ago that it does so no longer.
+    pub(super) fn is_uncounted(&self, rate: Rate, now: UnixSeconds) -> bool {
         match self {
-            Self::Adopted(_) | Self::NotPermitted => true,
-            Self::Failed { blame, .. } => matches!(blame, Blame::Another | Blame::Lock),
+            Self::Adopted(held) => held.from.plus(i64::from(rate.seconds)) <= now,
+            Self::NotPermitted => true,
+            Self::Failed { blame, .. } => *blame == Blame::Lock,
             Self::Issued(_) => false,
         }
     }
