@@ -87,9 +87,10 @@ run-tests: instructions
 	fi
 
 # Everything is measured in one run and written to docs/performance/; the bench itself asks for bench-packages.
-bench:
+bench: bench-packages
 	$(CARGO) bench --locked --package holdfast --bench hotpath
 	$(CARGO) bench --locked --package holdfast --bench instructions -- --record
+	$(CARGO) bench --locked --profile $(PROFILE) --package holdfast --bench instructions -- --record
 	$(CARGO) run --locked --release --package bench -- all
 
 bench-packages:

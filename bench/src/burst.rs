@@ -394,8 +394,8 @@ fn report(
          numbers of all hits in the database are held against those that were answered. \"Client late\" is the share \
          of hits that the client came to more than {} µs after they were due.\n\n\
          Fair: the load is in proportion to what this machine does, and nothing is spared by waiting (no coordinated \
-         omission). Unfair to the edge: delivery shares its core, and an hour's burst falls on seconds, so that queues \
-         are shorter than an hour's would be but come at once. Kind to the edge: connections are open before the \
+         omission). Unfair to the edge: delivery shares its core. Kind to the edge: an hour's burst falls on seconds, so \
+         that far less waits than would in an hour; connections are open before the \
          mailing and never more than {}, so that the queue is the client's and the edge has no reason to refuse any; \
          people would each open one (scenario `kinds`, fresh connection). The client has the work of both sides of each \
          answer, too: where it is late and the edge's core is not busy, it is the limit.",

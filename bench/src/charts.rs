@@ -69,6 +69,11 @@ pub(crate) const CHARTS: &[Chart] = &[
         label: &["competitor"],
         measures: &[
             CPU_PER_CLICK,
+            Measure {
+                title: "CPU per click with delivery, µs",
+                figure: |row| row.number("all_us"),
+                better: Better::Less,
+            },
             PER_SECOND,
             Measure {
                 title: "p99 in a closed loop, ms",

@@ -160,6 +160,11 @@ impl Round {
         self.per_request_us(answering(&self.under_load))
     }
 
+    /// CPU per request of everything, until the process is quiet again.
+    fn all_us(&self) -> f64 {
+        self.per_request_us(self.until_quiet)
+    }
+
     fn requests_per_second(&self) -> f64 {
         self.load.requests as f64 / self.load.span.as_secs_f64()
     }
@@ -196,7 +201,7 @@ fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> S
         measured.per_request_us(under_load.user),
         measured.per_request_us(under_load.system),
         measured.answering_us(),
-        measured.per_request_us(measured.until_quiet),
+        measured.all_us(),
         measured.busy(),
         load.client_busy,
         u8::from(measured.client_limits()),
@@ -208,9 +213,9 @@ fn csv_row(arguments: &Arguments, name: Name, round: u64, measured: &Round) -> S
 }
 
 /// How often `yardstick` does what `rounds` do, each round beside the one of the same number.
-fn ratio(rounds: &[Round], yardstick: &[Round]) -> Spread {
+fn ratio(rounds: &[Round], yardstick: &[Round], figure: fn(&Round) -> f64) -> Spread {
     let pairs = rounds.iter().zip(yardstick);
-    Spread::of(pairs.map(|(round, beside)| round.answering_us() / beside.answering_us()))
+    Spread::of(pairs.map(|(round, beside)| figure(round) / figure(beside)))
 }
 
 fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
@@ -221,15 +226,9 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
             .collect();
     let mut columns = vec!["".to_owned(), "CPU per click, µs".to_owned()];
     columns.extend(yardsticks.iter().map(|yardstick| format!("× {}", yardstick.name.label())));
-    let others = [
-        "user",
-        "system",
-        "with delivery, µs",
-        "clicks/s",
-        "core busy",
-        "client busy",
-        "limited by the client",
-    ];
+    columns.push("with delivery, µs".to_owned());
+    columns.extend(yardsticks.iter().map(|yardstick| format!("with delivery × {}", yardstick.name.label())));
+    let others = ["user", "system", "clicks/s", "core busy", "client busy", "limited by the client"];
     columns.extend(others.map(str::to_owned));
     columns.extend(["p50, ms", "p99, ms", "resident, MiB", "at the peak"].map(str::to_owned));
     let mut table = Table::new(&columns);
@@ -237,11 +236,17 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
         let figure = |pick: &dyn Fn(&Round) -> f64| Spread::of(competitor.rounds.iter().map(pick));
         let limited = competitor.rounds.iter().filter(|round| round.client_limits()).count();
         let mut cells = vec![competitor.name.label().to_owned(), figure(&Round::answering_us).text(2)];
-        cells.extend(yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds).text(2)));
+        for (pick, own) in
+            [(Round::answering_us as fn(&Round) -> f64, None), (Round::all_us as fn(&Round) -> f64, Some(()))]
+        {
+            cells.extend(own.map(|()| format!("{:.2}", figure(&pick).median)));
+            cells.extend(
+                yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds, pick).text(2)),
+            );
+        }
         cells.extend([
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.user)).median),
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.system)).median),
-            format!("{:.2}", figure(&|round| round.per_request_us(round.until_quiet)).median),
             format!("{}{}", figure(&Round::requests_per_second).text(0), if limited > 0 { " †" } else { "" }),
             format!("{:.0} %", figure(&Round::busy).median * 100.0),
             format!("{:.0} %", figure(&|round| round.load.client_busy).median * 100.0),
@@ -266,7 +271,9 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
          microseconds. User and system are of all threads under load. A round is limited by the client when wrk \
          filled its core and the server did not fill its own, at 95 %: CPU per click compares all the same, \
          clicks/s (†) and latency are then the client's, and the chart leaves those rates out. Fair: one core for \
-         each server, its log reader and Redis included, the same paths, targets and header fields. Unfair to \
+         each server, its log reader and Redis included, the same paths, targets and header fields. Kind to Holdfast: \
+         what it does behind the answers, delivery into the database above all, is in the columns \"with delivery\" \
+         alone, where nginx's figures have all that its log costs. Unfair to \
          Holdfast: it alone keeps each click through the loss of power (in `power` mode) or the end of the \
          process; nginx's log and nginx-lua's stand in a buffer, haproxy writes nothing, haproxy-log drops what \
          its socket cannot take. Unfair to nginx: it sends a short HTML body. Unfair to nginx-lua: nothing is \

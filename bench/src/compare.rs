@@ -1,7 +1,7 @@
 //! Says whether two complete runs rank the competitors alike, by the first measure of every scenario.
 //!
-//! Two that changed places count as the same when their spreads overlap in either run: then neither run
-//! tells them apart.
+//! Two that changed places count as the same when their spreads overlap in either run, or when neither has
+//! one: then that run does not tell them apart.
 
 use std::path::{Path, PathBuf};
 
@@ -21,13 +21,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let (mut compared, mut differing) = (0, Vec::new());
+    let (mut compared, mut differing, mut missing) = (0, Vec::new(), Vec::new());
     for chart in CHARTS {
         let read = |folder: &Path| Results::read(folder, chart.scenario).map(|results| chart.parts(&results));
         let (a, b) = (read(&arguments.a)?, read(&arguments.b)?);
         for (name, rows) in &a {
             let Some((_, others)) = b.iter().find(|(other, _)| other == name) else {
                 println!("{name}: only in {}", arguments.a.display());
+                missing.push(name.clone());
                 continue;
             };
             let measure = chart.first_measure();
@@ -54,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         for (name, _) in b.iter().filter(|(name, _)| a.iter().all(|(other, _)| other != name)) {
             println!("{name}: only in {}", arguments.b.display());
+            missing.push(name.clone());
         }
     }
     if compared == 0 {
@@ -61,6 +63,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if !differing.is_empty() {
         return Err(Failure::new(format!("rankings differ: {}", differing.join(", "))));
+    }
+    if !missing.is_empty() {
+        return Err(Failure::new(format!("in one of the two only: {}", missing.join(", "))));
     }
     println!("{compared} rankings are the same in both runs");
     Ok(())
@@ -80,7 +85,10 @@ fn swaps<'a>(first: &'a [(String, Spread)], second: &[(String, Spread)], better:
         Better::Less => a.median < b.median,
         Better::More => a.median > b.median,
     };
-    let apart = |a: &Spread, b: &Spread| a.most < b.least || b.most < a.least;
+    // A single value says nothing of how far chance goes.
+    let has_spread = |spread: &Spread| spread.least < spread.most;
+    let apart =
+        |a: &Spread, b: &Spread| (has_spread(a) || has_spread(b)) && (a.most < b.least || b.most < a.least);
     let in_second = |label: &str| second.iter().find(|(other, _)| other == label).map(|(_, spread)| spread);
     let mut swaps = Vec::new();
     for (ahead, a) in first {
@@ -114,5 +122,13 @@ mod tests {
         let found: Vec<_> = found.iter().map(|swap| (swap.ahead, swap.behind, swap.is_clear)).collect();
         assert_eq!(found, [("a", "b", true), ("a", "c", true), ("b", "c", false)]);
         assert!(swaps(&first, &first, Better::More).is_empty());
+        let single = |figures: [f64; 2]| -> Vec<(String, Spread)> {
+            ["a", "b"]
+                .iter()
+                .zip(figures)
+                .map(|(label, one)| (label.to_string(), Spread::of([one])))
+                .collect()
+        };
+        assert!(!swaps(&single([1.0, 2.0]), &single([2.0, 1.0]), Better::Less)[0].is_clear);
     }
 }

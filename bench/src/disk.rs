@@ -87,8 +87,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "At least {} clicks on {} links in random order while a window keeps the database away; when the edge is \
          quiet, the bytes of all sealed (compressed) segments are divided by the events in them. The one live \
          segment, which is as large as it will be when full, and the spare ones come on top: a constant. Median {} \
-         B. Fair: tokens are random, so that they do not compress. Kind to Holdfast: all clicks have one user agent \
-         and one referrer, and no query; those of people differ, and compress less.",
+         B. Kind to Holdfast: all clicks come from one address, with one user agent and one referrer, without a query, for \
+         one campaign of one host, and each link is clicked about fifteen times; those of people differ, and \
+         compress less. No figure of theirs is known.",
         arguments.events,
         arguments.links,
         Spread::of(rounds).text(1),

@@ -302,8 +302,9 @@ fn report(arguments: &Arguments, campaigns: &[Campaign], cases: &[Case]) -> Resu
          everybody, as the floor shows, which knows no links. Repeating targets are forty that all links share, as those \
          of one campaign do, where each distinct one is a URL of 88 bytes of its own; random clicks are unfair to the \
          big tables, for those of people prefer the newest links, whose part of memory stays in the processor's \
-         caches. Where the core is not busy, the client is the limit, \
-         and a turn of the server's event loop has fewer clicks to share its cost.",
+         caches. Where the core is not busy, clicks wait for a sync or for the client, which one is not told apart here, \
+         and a turn of the server's event loop has fewer clicks to share its cost. Cases of one round are up to a \
+         minute apart. Kind to Holdfast: delivery is not counted.",
         arguments.rounds, arguments.seconds, holdfast.connections, holdfast.campaign.links,
     );
     println!("\n{body}");

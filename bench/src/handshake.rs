@@ -25,7 +25,7 @@ use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::haproxy::Haproxy;
 use crate::nginx::Nginx;
-use crate::process::{CLIENT, Cores, Running, SERVER, allow_connections, on, output};
+use crate::process::{CLIENT, Cores, CpuTimes, Running, SERVER, allow_connections, on, output};
 use crate::report::{Spread, Table, append_csv, micros, write_markdown};
 
 #[derive(Args)]
@@ -91,9 +91,15 @@ struct Round {
     user: Duration,
     system: Duration,
     answering: Duration,
+    /// Of the client's core.
+    client: Duration,
 }
 
 impl Round {
+    fn busy(&self, time: Duration) -> f64 {
+        time.as_secs_f64() / self.span.as_secs_f64()
+    }
+
     fn per_connection_us(&self, time: Duration) -> f64 {
         micros(time) / self.connections as f64
     }
@@ -107,8 +113,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const IDLE_MAX: u32 = 28_000;
 const KIB: f64 = 1024.0;
 
-const CSV_HEADER: &str =
-    "manner,competitor,round,connections,seconds,user_us,system_us,answering_us,idle_connection_kib";
+const CSV_HEADER: &str = "manner,competitor,round,connections,seconds,user_us,system_us,answering_us,busy,client_busy,idle_connection_kib";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.idle > IDLE_MAX {
@@ -258,7 +263,7 @@ fn measure(
     seconds: u64,
 ) -> Result<Round> {
     let (address, label) = (competitor.secured, competitor.name.label());
-    let before = competitor.running.cpu()?;
+    let (before, client_before) = (competitor.running.cpu()?, CpuTimes::of_this_program()?);
     let begun = Instant::now();
     let end = begun + Duration::from_secs(seconds);
     let visit = |first: u64| visit(address, certificate, manner, (first, arguments.links), end);
@@ -275,13 +280,14 @@ fn measure(
     let connections = counts?.iter().sum();
     let span = begun.elapsed();
     let used = competitor.running.cpu()?.since(&before);
+    let client = CpuTimes::of_this_program()?.since(&client_before).total();
     if connections == 0 {
         return Err(Failure::new(format!("{label} had no connection in {seconds} s")));
     }
     competitor.running.still_runs()?;
     competitor.running.wait_until_quiet(QUIET_PATIENCE)?;
     let answering = answering(&used);
-    Ok(Round { connections, span, user: used.user, system: used.system, answering })
+    Ok(Round { connections, span, user: used.user, system: used.system, answering, client })
 }
 
 /// One client until `end`: how many connections it had.
@@ -346,7 +352,7 @@ fn idle(arguments: &Arguments, competitor: &mut Competitor, certificate: &Certif
 
 fn csv_row(competitor: &Competitor, manner: Manner, round: u64, measured: &Round) -> String {
     format!(
-        "{},{},{round},{},{:.3},{:.3},{:.3},{:.3},{:.2}",
+        "{},{},{round},{},{:.3},{:.3},{:.3},{:.3},{:.3},{:.3},{:.2}",
         manner.label(),
         competitor.name.label(),
         measured.connections,
@@ -354,6 +360,8 @@ fn csv_row(competitor: &Competitor, manner: Manner, round: u64, measured: &Round
         measured.per_connection_us(measured.user),
         measured.per_connection_us(measured.system),
         measured.per_connection_us(measured.answering),
+        measured.busy(measured.user + measured.system),
+        measured.busy(measured.client),
         competitor.idle_kib,
     )
 }
@@ -368,6 +376,8 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
         "user",
         "system",
         "connections/s",
+        "core busy",
+        "client busy",
         "idle connection, KiB",
     ]);
     for competitor in competitors {
@@ -387,6 +397,8 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
                 figure(&|round| round.per_connection_us(round.user)).text(1),
                 figure(&|round| round.per_connection_us(round.system)).text(1),
                 figure(&|round| round.connections as f64 / round.span.as_secs_f64()).text(0),
+                format!("{:.0} %", figure(&|round| round.busy(round.user + round.system)).median * 100.0),
+                format!("{:.0} %", figure(&|round| round.busy(round.client)).median * 100.0),
                 format!("{:.1}", competitor.idle_kib),
             ]);
         }
@@ -395,8 +407,8 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
         "{} clients, each with one connection after the other: TCP, a TLS 1.3 handshake with an ECDSA P-256 certificate, one click on a \
          known link, the end; full, and resumed by a ticket. {} rounds of {} s in turn, server and client on one core \
          each. Medians, in brackets the least and the most. CPU is the server's, of all threads but those that \
-         deliver and compress behind the answers; a column with × is the median of each round's ratio. The client \
-         costs more than the server, so the rate is the client's. Holdfast's journal is in `power` mode: every click \
+         deliver and compress behind the answers; a column with × is the median of each round's ratio. Where the client's \
+         core is busy and the server's is not, connections/s are the client's. Holdfast's journal is in `power` mode: every click \
          is synced before its answer; nginx writes a buffered log, HAProxy none. The client \
          prefers TLS_AES_128_GCM_SHA256 and X25519 as browsers do, which all of them take. Idle connections: {} that had one click answered.",
         arguments.clients, arguments.rounds, arguments.seconds, arguments.idle,

@@ -109,6 +109,8 @@ struct Round {
     user_us: f64,
     system_us: f64,
     answering_us: f64,
+    busy: f64,
+    client_busy: f64,
     p99_us: f64,
     /// At the fixed rate, from when each click was to be sent.
     rate_p50_us: f64,
@@ -141,7 +143,7 @@ const WARM_UP_S: u64 = 2;
 const SYNCS: &str = "journal_sync_duration_seconds";
 
 const CSV_HEADER: &str = "links,connections,per_second,slow_writes,case,round,requests,requests_per_second,user_us,\
-    system_us,answering_us,p99_us,rate_p50_us,rate_p99_us,rate_failed,late_share,synced,written,waived,unrecorded,\
+    system_us,answering_us,busy,client_busy,p99_us,rate_p50_us,rate_p99_us,rate_failed,late_share,synced,written,waived,unrecorded,\
     sync_p50_us,sync_p99_us";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -299,6 +301,8 @@ fn measure(
         user_us: per_request_us(cpu.user),
         system_us: per_request_us(cpu.system),
         answering_us: per_request_us(answering(&cpu)),
+        busy: cpu.total().as_secs_f64() / load.span.as_secs_f64(),
+        client_busy: load.client_busy,
         p99_us: micros(load.p99),
         rate_p50_us: latencies.us(0.5),
         rate_p99_us: latencies.us(0.99),
@@ -323,7 +327,7 @@ fn check(recording: Recording, now: &Metrics, before: &Metrics) -> Result<()> {
 fn csv_row(arguments: &Arguments, case: &Case, round: u64, measured: &Round) -> String {
     let [synced, written, waived] = measured.classes;
     format!(
-        "{},{},{},{},{},{round},{},{:.0},{:.3},{:.3},{:.3},{:.0},{:.0},{:.0},{},{:.5},{synced:.4},{written:.4},\
+        "{},{},{},{},{},{round},{},{:.0},{:.3},{:.3},{:.3},{:.3},{:.3},{:.0},{:.0},{:.0},{},{:.5},{synced:.4},{written:.4},\
          {waived:.4},{:.4},{:.0},{:.0}",
         arguments.links,
         arguments.connections,
@@ -335,6 +339,8 @@ fn csv_row(arguments: &Arguments, case: &Case, round: u64, measured: &Round) -> 
         measured.user_us,
         measured.system_us,
         measured.answering_us,
+        measured.busy,
+        measured.client_busy,
         measured.p99_us,
         measured.rate_p50_us,
         measured.rate_p99_us,
@@ -356,6 +362,8 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
         "user",
         "system",
         "clicks/s",
+        "core busy",
+        "client busy",
         "p99, ms",
         &rate,
         "failed",
@@ -385,6 +393,8 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
             format!("{:.2}", figure(&|round| round.user_us).median),
             format!("{:.2}", figure(&|round| round.system_us).median),
             figure(&|round| round.per_second).text(0),
+            format!("{:.0} %", figure(&|round| round.busy).median * 100.0),
+            format!("{:.0} %", figure(&|round| round.client_busy).median * 100.0),
             figure(&|round| round.p99_us / 1e3).text(2),
             figure(&|round| round.rate_p99_us / 1e3).text(2),
             case.rounds.iter().map(|round| round.rate_failed).sum::<u64>().to_string(),
@@ -417,7 +427,8 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
          it says what recording costs. The *slow disk* is a file system of its own on which the kernel lets the edge \
          write {} times in a second (a bound on its group of processes, as providers have for small volumes): writes \
          within the bound are as fast as the disk below. The database stays on the disk of the others.\n\n\
-         Fair: the same binary and campaign, seconds apart. Kind to \"off\": nothing is delivered meanwhile. Kind \
+         Where the client is busy and the core is not, clicks/s and p99 beside them are the client's. Fair: the same \
+         binary and campaign, seconds apart. Kind to \"off\": nothing is delivered meanwhile. Kind \
          to the slow disk: each write has \
          its price but not each byte, and a clean-up of the mill comes on top in the same bound, which is unfair to it.",
         arguments.links,

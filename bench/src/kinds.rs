@@ -525,7 +525,7 @@ fn report(arguments: &Arguments, servers: &[Server], cases: &[Case], version: &s
         "",
         "request",
         "CPU per request, µs",
-        "× its own hit",
+        "× the hit",
         "× nginx",
         "user",
         "system",
@@ -576,8 +576,10 @@ fn report(arguments: &Arguments, servers: &[Server], cases: &[Case], version: &s
          look-ups, which go one after the other, limit the rate. \"Recorded\" is the share of answers that got a \
          record: unknown \
          tokens of one source are recorded up to a million a minute.\n\n\
-         Fair: each case is held against the hit of its own server, seconds apart, and the edge's own counters must \
-         say that at least {:.0} % of the answers were what the case is called. Kind to the hit: its \
+         Fair: each case is held against the hit of the same round, those of Holdfast all against that of the edge \
+         with all links in its table, a minute apart at most, and the edge's own counters must \
+         say that at least {:.0} % of the answers were what the case is called. Where the client is nearly busy and the \
+         core is not, requests/s are the client's. Kind to the hit: its \
          table has {} links, and the memory behind a bigger one is slower (scenario `growth`). Unfair to HTTP/2 and TLS: \
          the few handshakes of each round are in its figure. Kind to TLS: each of h2load's connections asks for the \
          same links in the same order. Unfair to Holdfast: nginx loses its buffered log line and HAProxy writes none, \

@@ -103,23 +103,20 @@ impl Running {
         }
     }
 
-    /// Resident memory of the processes with their children, now and at its peak, in bytes.
+    /// Resident memory of the processes with their children, now and at its peak, in bytes. What several of them
+    /// share counts once; of the peak what each once had more than now counts, shared or not.
     pub(crate) fn memory(&self) -> Result<Memory> {
         let pid = self.child.id();
         let mut memory = Memory { resident_bytes: 0, peak_bytes: 0 };
         for pid in std::iter::once(pid).chain(children(pid)) {
-            let status = read_proc(pid, "status")?;
-            let kib = |key: &str| -> Option<u64> {
-                status
-                    .lines()
-                    .find_map(|line| line.strip_prefix(key))?
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
+            let (status, shares) = (read_proc(pid, "status")?, read_proc(pid, "smaps_rollup")?);
+            let kib = |text: &str, key: &str| -> Option<u64> {
+                text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
             };
-            memory.resident_bytes += kib("VmRSS:").unwrap_or(0) * 1024;
-            memory.peak_bytes += kib("VmHWM:").unwrap_or(0) * 1024;
+            let of_status = |key: &str| kib(&status, key).unwrap_or(0) * 1024;
+            let resident_bytes = kib(&shares, "Pss:").unwrap_or(0) * 1024;
+            memory.resident_bytes += resident_bytes;
+            memory.peak_bytes += resident_bytes + of_status("VmHWM:").saturating_sub(of_status("VmRSS:"));
         }
         for companion in &self.companions {
             let other = companion.memory()?;
@@ -209,6 +206,13 @@ impl CpuTimes {
         for (name, time) in other.threads {
             *self.threads.entry(name).or_default() += time;
         }
+    }
+
+    /// What this program itself has used, as a client perhaps.
+    pub(crate) fn of_this_program() -> Result<Self> {
+        let mut times = Self::default();
+        times.add_process(std::process::id())?;
+        Ok(times)
     }
 
     fn add_process(&mut self, pid: u32) -> Result<()> {

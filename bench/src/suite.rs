@@ -37,9 +37,12 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "target/bench")]
     scratch: PathBuf,
     /// Where the results go
-    #[arg(long, default_value = "docs/performance")]
+    #[arg(long, default_value = RECORDED)]
     out: PathBuf,
 }
+
+/// Where figures are that count.
+const RECORDED: &str = "docs/performance";
 
 /// One command of this program.
 struct Step {
@@ -84,6 +87,12 @@ const IN_FULL: &[(&str, &str)] = &[("growth", "--ten-million")];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let steps = chosen(&arguments.only)?;
+    if arguments.quick && arguments.out == Path::new(RECORDED) {
+        return Err(Failure::new(format!(
+            "figures of --quick are worth nothing and do not belong into {RECORDED}: name another folder, for \
+             instance --out target/quick"
+        )));
+    }
     if !arguments.no_install {
         install();
     }

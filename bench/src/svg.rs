@@ -20,10 +20,10 @@ pub(crate) struct Bar {
     pub(crate) ours: bool,
 }
 
-const WIDTH: f64 = 700.0;
+const WIDTH: f64 = 760.0;
 /// Room before the bars: as much as the longest label takes, within bounds.
 const LABELS_MIN: f64 = 110.0;
-const LABELS_MAX: f64 = 340.0;
+const LABELS_MAX: f64 = 430.0;
 /// What a letter takes on average, and a little more.
 const LETTER: f64 = 7.2;
 /// Room behind the longest bar for its figure.
@@ -61,15 +61,18 @@ pub(crate) fn draw(title: &str, panels: &[Panel]) -> String {
         draw_panel(&mut svg, top, labels, panel);
         top += panel_height(panel);
     }
-    text(
-        &mut svg,
-        "minor",
-        (12.0, height - 8.0),
-        "start",
-        "Bars are medians of the rounds, whiskers the least and the most.",
-    );
+    text(&mut svg, "minor", (12.0, height - 8.0), "start", foot(panels));
     svg.push_str("</svg>\n");
     svg
+}
+
+/// What the bars stand for.
+fn foot(panels: &[Panel]) -> &'static str {
+    let has_spread = |bar: &Bar| bar.spread.least < bar.spread.most;
+    match panels.iter().flat_map(|panel| &panel.bars).any(has_spread) {
+        true => "Bars are medians of the rounds, whiskers the least and the most.",
+        false => "Each bar is one figure of the whole run.",
+    }
 }
 
 fn labels_width(panels: &[Panel]) -> f64 {
