@@ -161,10 +161,10 @@ pub(crate) const CHARTS: &[Chart] = &[
     },
     Chart {
         scenario: "outage",
-        fairness: "Fair: up, killed and hung take turns, and \"up\" is measured twice. Unfair to the turns with the server up: PostgreSQL, the delivery and their syncs use Holdfast's core and disk then. Kind to Holdfast: all clicks are on links that it knows.",
+        fairness: "Fair: up, killed and hung take turns, and nothing happens in \"up\". Unfair to the parts with the server up: PostgreSQL, the delivery and their syncs use Holdfast's core and disk then. Kind to Holdfast: all clicks are on links that it knows.",
         title: "Clicks while PostgreSQL is away",
         each: None,
-        label: &["state"],
+        label: &["state", "part"],
         measures: &[P99, CPU_PER_CLICK],
     },
     Chart {

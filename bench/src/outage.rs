@@ -1,12 +1,13 @@
-//! Scenario `outage`: clicks at a fixed rate on known links with PostgreSQL up, killed and hung, in turn.
+//! Scenario `outage`: clicks at a fixed rate on known links while PostgreSQL is killed, or hangs, and comes back.
 //!
-//! "Up" has two turns in each round: how far they lie apart is the noise that the others are held against.
+//! Each turn has three parts of the same length: before, with the server away, and after it is back. The
+//! server goes and comes while clicks are under way. A turn in which it stays shows what is noise.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,12 +15,12 @@ use clap::Args;
 use crate::admin::Admin;
 use crate::campaign::{Campaign, Targets};
 use crate::click::answering;
-use crate::client::{self, Audience, LATE, Pace, Plan, late_share};
+use crate::client::{self, Audience, LATE, Pace, Plan, Sample, late_share};
 use crate::cluster::{ABOUT, Cluster};
 use crate::competitor::{QUIET_PATIENCE, wait_until_ready};
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
-use crate::process::{Running, SERVER};
+use crate::process::{CpuTimes, Running, SERVER};
 use crate::report::{Latencies, Spread, Table, append_csv, micros, write_markdown};
 
 #[derive(Args)]
@@ -30,9 +31,9 @@ pub(crate) struct Arguments {
     /// Clicks per second
     #[arg(long, default_value_t = 5_000)]
     per_second: u64,
-    /// How long each turn lasts
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    /// How long each of a turn's three parts lasts
+    #[arg(long, default_value_t = 5)]
+    part_seconds: u64,
     /// How often each state has its turn
     #[arg(long, default_value_t = 5)]
     rounds: u64,
@@ -53,33 +54,35 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-/// How the server is during a turn.
+/// What becomes of the server in the second part of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Up,
     Killed,
-    UpAgain,
     Hung,
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Up, Self::Killed, Self::UpAgain, Self::Hung];
+    const ALL: [Self; 3] = [Self::Up, Self::Killed, Self::Hung];
 
     fn label(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Killed => "killed",
-            Self::UpAgain => "up again",
             Self::Hung => "hung",
         }
     }
 }
 
-/// One state's turn; times in microseconds.
-struct Turn {
+/// In the order of a turn.
+const PARTS: [&str; 3] = ["before", "away", "back"];
+
+/// One part of one state's turn; times in microseconds.
+struct Measured {
     state: State,
+    part: &'static str,
     requests: usize,
-    failed: u64,
+    failed: usize,
     late_share: f64,
     delivered: u64,
     p50_us: f64,
@@ -91,13 +94,21 @@ struct Turn {
     all_us: f64,
 }
 
+/// What was used and done until a moment.
+struct Mark {
+    at: Instant,
+    cpu: CpuTimes,
+    delivered: u64,
+}
+
 const PORT: u16 = 18_985;
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Nothing of the edge is warm in the first round, which does not count.
+const WARM_UP_PART: Duration = Duration::from_secs(1);
 /// Until a server that is up again has everything; retries are up to half a minute apart.
 const RETURN_PATIENCE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(100);
 
-const CSV_HEADER: &str = "mode,links,per_second,connections,round,state,requests,failed,late_share,delivered,\
+const CSV_HEADER: &str = "mode,links,per_second,connections,round,state,part,requests,failed,late_share,delivered,\
     p50_us,p99_us,max_us,answering_us,all_us";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -113,12 +124,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Edge::prepare_on(&url, &binary, &scratch.join("holdfast"), &campaign, arguments.mode, address)?;
     let mut running = wait_until_ready(edge.start(SERVER)?, address, &campaign, campaign.links - 1)?;
 
-    let mut turns = Vec::new();
+    let mut parts = Vec::new();
     for round in 0..=arguments.rounds {
         for state in State::ALL {
             settle(&running, &edge.admin())?;
             println!("round {round} of {}: {}", arguments.rounds, state.label());
-            let span_max = if round == 0 { WARM_UP } else { Duration::from_secs(arguments.seconds) };
+            let part = if round == 0 { WARM_UP_PART } else { Duration::from_secs(arguments.part_seconds) };
             let plan = Plan {
                 address,
                 campaign,
@@ -126,27 +137,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 connections: arguments.connections,
                 audience: Audience::People,
                 pace: Pace::PerSecond(arguments.per_second),
-                span_max,
+                span_max: part * PARTS.len() as u32,
                 seed: round << 32,
             };
-            match state {
-                State::Up | State::UpAgain => {}
-                State::Killed => cluster.kill()?,
-                State::Hung => cluster.freeze()?,
-            }
-            let turn = measure(&plan, &mut running, &edge.admin(), state)?;
-            match state {
-                State::Up | State::UpAgain => {}
-                State::Killed => cluster.run()?,
-                State::Hung => cluster.thaw()?,
-            }
+            let turn = measure(&plan, part, &mut running, &edge.admin(), (&mut cluster, state))?;
             if round > 0 {
-                append_csv(&arguments.out, "outage", CSV_HEADER, &csv_row(arguments, round, &turn))?;
-                turns.push(turn);
+                for measured in turn {
+                    append_csv(&arguments.out, "outage", CSV_HEADER, &csv_row(arguments, round, &measured))?;
+                    parts.push(measured);
+                }
             }
         }
     }
-    report(arguments, &turns, &cluster.version()?)?;
+    settle(&running, &edge.admin())?;
+    report(arguments, &parts, &cluster.version()?)?;
     drop((running, cluster));
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
 }
@@ -156,7 +160,7 @@ pub(crate) fn settle(running: &Running, admin: &Admin) -> Result<()> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     loop {
         let metrics = admin.metrics()?;
-        if metrics.sum("delivery_lag_events")? == 0.0 && metrics.sum("part_up")? == PARTS {
+        if metrics.sum("delivery_lag_events")? == 0.0 && metrics.sum("part_up")? == WATCHED {
             return running.wait_until_quiet(QUIET_PATIENCE);
         }
         if Instant::now() > deadline {
@@ -167,59 +171,99 @@ pub(crate) fn settle(running: &Running, admin: &Admin) -> Result<()> {
 }
 
 /// The journal and the database.
-const PARTS: f64 = 2.0;
+const WATCHED: f64 = 2.0;
 
-fn measure(plan: &Plan, running: &mut Running, admin: &Admin, state: State) -> Result<Turn> {
-    let delivered = || Ok(admin.metrics()?.sum("delivered_events_total")? as u64);
-    let delivered_before = delivered()?;
-    let before = running.cpu()?;
-    let outcome = client::run(plan, &AtomicBool::new(false))?;
-    let cpu = running.cpu()?.since(&before);
-    let delivered = delivered()? - delivered_before;
+/// Clicks for three times `part`, while the server goes after the first and comes back after the second.
+fn measure(
+    plan: &Plan,
+    part: Duration,
+    running: &mut Running,
+    admin: &Admin,
+    (cluster, state): (&mut Cluster, State),
+) -> Result<Vec<Measured>> {
+    let mark = || -> Result<Mark> {
+        let delivered = admin.metrics()?.sum("delivered_events_total")? as u64;
+        Ok(Mark { at: Instant::now(), cpu: running.cpu()?, delivered })
+    };
+    let first = mark()?;
+    let (outcome, marks) = thread::scope(|scope| {
+        let client = scope.spawn(|| client::run(plan, &AtomicBool::new(false)));
+        let went_and_came = (|| {
+            sleep(part);
+            let second = mark()?;
+            match state {
+                State::Up => {}
+                State::Killed => cluster.kill()?,
+                State::Hung => cluster.freeze()?,
+            }
+            sleep((second.at + part).saturating_duration_since(Instant::now()));
+            let third = mark()?;
+            match state {
+                State::Up => {}
+                State::Killed => cluster.run()?,
+                State::Hung => cluster.thaw()?,
+            }
+            Ok([second, third])
+        })();
+        (client.join().expect("the client does not panic"), went_and_came)
+    });
+    let (outcome, [second, third]) = (outcome?, marks?);
+    let last = mark()?;
     running.still_runs()?;
-    if matches!(state, State::Killed | State::Hung) && delivered > 0 {
-        return Err(Failure::new(format!("{delivered} hits were delivered to a server that is away")));
-    }
-    let requests = outcome.samples.len();
-    let latencies = Latencies::of(outcome.samples.iter().map(|sample| sample.latency));
-    Ok(Turn {
-        state,
-        requests,
-        failed: outcome.failed(),
-        late_share: late_share(&outcome.samples),
-        delivered,
-        p50_us: latencies.us(0.5),
-        p99_us: latencies.us(0.99),
-        max_us: latencies.us(1.0),
-        answering_us: micros(answering(&cpu)) / requests as f64,
-        all_us: micros(cpu.total()) / requests as f64,
-    })
+    let begin = outcome.begin;
+    let measured = PARTS.into_iter().zip([(&first, &second), (&second, &third), (&third, &last)]);
+    Ok(measured
+        .map(|(part, (from, to))| {
+            let of_part = |sample: &&Sample| (from.at..to.at).contains(&(begin + sample.intended));
+            let samples: Vec<&Sample> = outcome.samples.iter().filter(of_part).collect();
+            let latencies = Latencies::of(samples.iter().map(|sample| sample.latency));
+            let cpu = to.cpu.since(&from.cpu);
+            let per_click_us = |time| micros(time) / samples.len() as f64;
+            Measured {
+                state,
+                part,
+                requests: samples.len(),
+                failed: samples.iter().filter(|sample| !sample.redirected).count(),
+                late_share: late_share(samples.iter().copied()),
+                delivered: to.delivered - from.delivered,
+                p50_us: latencies.us(0.5),
+                p99_us: latencies.us(0.99),
+                max_us: latencies.us(1.0),
+                answering_us: per_click_us(answering(&cpu)),
+                all_us: per_click_us(cpu.total()),
+            }
+        })
+        .collect())
 }
 
-fn csv_row(arguments: &Arguments, round: u64, turn: &Turn) -> String {
+fn csv_row(arguments: &Arguments, round: u64, measured: &Measured) -> String {
     format!(
-        "{},{},{},{},{round},{},{},{},{:.5},{},{:.0},{:.0},{:.0},{:.3},{:.3}",
+        "{},{},{},{},{round},{},{},{},{},{:.5},{},{:.0},{:.0},{:.0},{:.3},{:.3}",
         arguments.mode.label(),
         arguments.links,
         arguments.per_second,
         arguments.connections,
-        turn.state.label(),
-        turn.requests,
-        turn.failed,
-        turn.late_share,
-        turn.delivered,
-        turn.p50_us,
-        turn.p99_us,
-        turn.max_us,
-        turn.answering_us,
-        turn.all_us,
+        measured.state.label(),
+        measured.part,
+        measured.requests,
+        measured.failed,
+        measured.late_share,
+        measured.delivered,
+        measured.p50_us,
+        measured.p99_us,
+        measured.max_us,
+        measured.answering_us,
+        measured.all_us,
     )
 }
 
-fn report(arguments: &Arguments, turns: &[Turn], version: &str) -> Result<()> {
-    let of = |state: State| turns.iter().filter(move |turn| turn.state == state);
+fn report(arguments: &Arguments, parts: &[Measured], version: &str) -> Result<()> {
+    let of = |state: State, part: &'static str| {
+        parts.iter().filter(move |measured| (measured.state, measured.part) == (state, part))
+    };
     let mut table = Table::new(&[
         "PostgreSQL",
+        "part",
         "p50, ms",
         "× up",
         "p99, ms",
@@ -232,49 +276,38 @@ fn report(arguments: &Arguments, turns: &[Turn], version: &str) -> Result<()> {
         "delivered meanwhile",
         "client late",
     ]);
-    for state in State::ALL {
-        let figure = |pick: fn(&Turn) -> f64| Spread::of(of(state).map(pick));
-        let beside = |pick: fn(&Turn) -> f64| {
-            let pairs = of(state).zip(of(State::Up));
-            Spread::of(pairs.map(|(turn, up)| pick(turn) / pick(up))).text(2)
+    for (state, part) in State::ALL.into_iter().flat_map(|state| PARTS.map(|part| (state, part))) {
+        let figure = |pick: fn(&Measured) -> f64| Spread::of(of(state, part).map(pick));
+        let beside = |pick: fn(&Measured) -> f64| {
+            let pairs = of(state, part).zip(of(State::Up, part));
+            Spread::of(pairs.map(|(measured, up)| pick(measured) / pick(up))).text(2)
         };
-        let requests: usize = of(state).map(|turn| turn.requests).sum();
-        let delivered: u64 = of(state).map(|turn| turn.delivered).sum();
+        let requests: usize = of(state, part).map(|measured| measured.requests).sum();
+        let delivered: u64 = of(state, part).map(|measured| measured.delivered).sum();
         table.row(&[
             state.label().to_owned(),
-            figure(|turn| turn.p50_us / 1e3).text(2),
-            beside(|turn| turn.p50_us),
-            figure(|turn| turn.p99_us / 1e3).text(2),
-            beside(|turn| turn.p99_us),
-            figure(|turn| turn.max_us / 1e3).text(1),
-            figure(|turn| turn.answering_us).text(2),
-            beside(|turn| turn.answering_us),
-            figure(|turn| turn.all_us).text(2),
-            of(state).map(|turn| turn.failed).sum::<u64>().to_string(),
+            part.to_owned(),
+            figure(|measured| measured.p50_us / 1e3).text(2),
+            beside(|measured| measured.p50_us),
+            figure(|measured| measured.p99_us / 1e3).text(2),
+            beside(|measured| measured.p99_us),
+            figure(|measured| measured.max_us / 1e3).text(1),
+            figure(|measured| measured.answering_us).text(2),
+            beside(|measured| measured.answering_us),
+            figure(|measured| measured.all_us).text(2),
+            of(state, part).map(|measured| measured.failed).sum::<usize>().to_string(),
             format!("{:.0} %", delivered as f64 / requests as f64 * 100.0),
-            format!("{:.2} %", figure(|turn| turn.late_share * 100.0).median),
+            format!("{:.2} %", figure(|measured| measured.late_share * 100.0).median),
         ]);
     }
     let method = format!(
-        "{} clicks per second for {} s in each turn, on {} known links over {} keep-alive connections, journal in \
-         `{}` mode; {} rounds of four turns. \"Killed\" is `kill -9` of the server and of all processes of its \
-         connections, \"hung\" is `SIGSTOP` of all of them: the kernel takes connections and nothing answers; each \
-         is done just before the first click of its turn, so that what the edge does when it finds out is part of \
-         it. \"Up again\" is a second turn with the server up: how far it lies from \"up\" is noise. Before each turn \
-         the server is up and has every hit. × is the median of the ratios to \"up\" of the same round. The client \
-         has one core and counts from when each click was to be sent; Holdfast has the other, and PostgreSQL \
-         {version} shares it, with {ABOUT}, so that in both turns with the server up the delivery, the server's own work and its \
-         syncs of the same disk are beside the clicks, and are missing from the other two. \"CPU per click\" is that of all \
-         threads but those that deliver and compress, \"with delivery\" that of all; neither has the server's. \
-         Failed is every answer but the 302 to the link's own page, and none within 10 s. Medians, in brackets the \
-         least and the most. \"Client late\" is the share of clicks that the client itself came to more than {} µs \
-         after they were due.",
+        "{} clicks per second on {} known links over {} keep-alive connections, journal in `{}` mode; {} rounds of three          turns, each of three parts of {} s. In the second part the server is away and in the third it is back, while          clicks go on: "killed" is `kill -9` of the server and of all processes of its connections, and its start with          the recovery that it needs; "hung" is `SIGSTOP` of all of them, and `SIGCONT`: the kernel takes connections and          nothing answers. With "up" nothing happens, and how far its parts lie apart is noise. What the edge does when it          finds out is in "away", what it delivers late in "back" or, where it tries again later than that, in no part: a          turn begins when the database has every hit of the one before. × is the median of the ratios to the same part of          "up" of the same round. The client has one core and counts from when each click was to be sent; Holdfast has the          other, and PostgreSQL {version} shares it, with {ABOUT}, so that wherever the server is up the delivery, the          server's own work and its syncs of the same disk are beside the clicks. "CPU per click" is that of all threads          but those that deliver and compress, "with delivery" that of all; neither has the server's. Failed is every          answer but the 302 to the link's own page, and none within 10 s. "Delivered meanwhile" is beside the clicks of          the part, and may be more than they are. Medians, in brackets the least and the most. "Client late" is the share          of clicks that the client itself came to more than {} µs after they were due.",
         arguments.per_second,
-        arguments.seconds,
         arguments.links,
         arguments.connections,
         arguments.mode.label(),
         arguments.rounds,
+        arguments.part_seconds,
         LATE.as_micros(),
     );
     println!("\n{}", table.text());

@@ -74,7 +74,7 @@ const STEPS: &[Step] = &[
     step("deliver", 6, "--events 50000 --rounds 1", 20),
     step("disk", 4, "--events 60000 --rounds 1 --segment 1MiB", 15),
     step("preload", 4, "--links 20000 --rounds 1", 12),
-    step("outage", 5, "--links 10000 --per-second 1000 --seconds 2 --rounds 1", 33),
+    step("outage", 7, "--links 10000 --per-second 1000 --part-seconds 1 --rounds 1", 40),
     step("swap", 6, "--links 20000 --swaps 1 --seconds 2 --per-second 1000", 16),
     step("kinds", 15, "--links 5000 --seconds 1 --rounds 1", 150),
     step("journal", 14, "--links 10000 --seconds 1 --rounds 1 --per-second 1000", 70),

@@ -116,8 +116,11 @@ impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut seats = self.turn.0.borrow_mut();
         let left = (seats.questions[self.place].take(), std::mem::take(&mut seats.answers[self.place]));
-        // Whoever left before the end of the turn is not decided for.
-        if let Some(at) = seats.put.iter().position(|&place| place == self.place) {
+        // Whoever left before the end of the turn is not decided for. Whoever took the answer, and the question with
+        // it, is in no turn any more and need not be looked for, which takes long where the turn has many.
+        if left.0.is_some()
+            && let Some(at) = seats.put.iter().position(|&place| place == self.place)
+        {
             seats.put.swap_remove(at);
         }
         seats.free.push(self.place);
