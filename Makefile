@@ -88,7 +88,6 @@ run-tests: instructions
 
 # Everything is measured in one run and written to docs/performance/; the bench itself asks for bench-packages.
 bench: bench-packages
-	$(CARGO) bench --locked --package holdfast --bench hotpath
 	$(CARGO) bench --locked --package holdfast --bench instructions -- --record
 	$(CARGO) bench --locked --profile $(PROFILE) --package holdfast --bench instructions -- --record
 	$(CARGO) run --locked --release --package bench -- all

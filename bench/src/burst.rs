@@ -15,13 +15,14 @@ use clap::Args;
 
 use crate::admin::{Admin, Metrics};
 use crate::campaign::{Campaign, Targets};
+use crate::click::FULL;
 use crate::client::{self, Audience, LATE, Outcome, PATIENCE, Pace, Plan, Sample, late_share};
 use crate::competitor::{QUIET_PATIENCE, wait_until_ready};
 use crate::deliver::wait_until_delivered;
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
-use crate::process::{Cores, Running, SERVER, output, require};
-use crate::report::{Latencies, Table, append_csv, write_markdown};
+use crate::process::{Cores, Running, SERVER, allow_connections, output, require};
+use crate::report::{Latencies, Table, keep_row, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -38,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Keep-alive connections
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 4096)]
     connections: u32,
     /// The journal's mode
     #[arg(long, value_enum, default_value_t = Mode::Power)]
@@ -59,6 +60,17 @@ struct Capacity {
     per_second: f64,
     /// Share of its core that the edge used.
     busy: f64,
+}
+
+impl Capacity {
+    /// What a core that was not full says of the figures.
+    fn verdict(&self) -> &'static str {
+        if self.busy < FULL {
+            "; not full, so the capacity is more than that and the burst is less of it"
+        } else {
+            ""
+        }
+    }
 }
 
 /// The clicks that were to be sent in one part of the run.
@@ -131,6 +143,7 @@ const CSV_HEADER: &str = "mode,links,connections,hour_seconds,capacity_per_secon
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     require("sqlite3", "sqlite3")?;
+    allow_connections(arguments.connections)?;
     let campaign = Campaign { links: arguments.links, targets: Targets::Distinct };
     let scratch = arguments.scratch.join(format!("burst-{}", std::process::id()));
     let folder = scratch.join("holdfast");
@@ -347,7 +360,7 @@ fn report(
             us(1.0),
             part.late_share,
         );
-        append_csv(&arguments.out, "burst", CSV_HEADER, &row)?;
+        keep_row("burst", CSV_HEADER, &row);
         table.row(&[
             part.what.to_owned(),
             format!("{:.1}", part.seconds),
@@ -365,7 +378,7 @@ fn report(
     let backlog_s = parts.iter().find(|part| part.what == "backlog").map_or(0.0, |part| part.seconds);
     for (what, value) in [
         ("capacity, clicks/s", format!("{:.0}", capacity.per_second)),
-        ("the edge's core busy then", format!("{:.0} %", capacity.busy * 100.0)),
+        ("the edge's core busy then", format!("{:.0} %{}", capacity.busy * 100.0, capacity.verdict())),
         ("on time again after the burst's end, s", format!("{backlog_s:.2}")),
         ("delivered after the last answer, s", format!("{:.1}", counted.delivery_s)),
         ("answers synced", format!("{:.0}", counted.synced)),
@@ -413,7 +426,7 @@ fn report(
         arguments.connections,
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, &format!("burst-{mode}"), "The hour after a mailing", &method, &body)
+    write_results(&arguments.out, &format!("burst-{mode}"), "The hour after a mailing", &method, &body)
 }
 
 #[cfg(test)]

@@ -169,18 +169,18 @@ pub(crate) const CHARTS: &[Chart] = &[
     },
     Chart {
         scenario: "start",
-        fairness: "Fair: the page cache is warm for both, neither is pinned to a core. Unfair to nginx: it reads its links as text, Holdfast from a snapshot that it made before; nginx has no such thing.",
+        fairness: "Fair: the page cache is warm for all, none is pinned to a core. Unfair to nginx and HAProxy: they read their links as text, Holdfast from a snapshot that it made before; they have no such thing.",
         title: "Start to first redirect",
         each: None,
-        label: &["competitor"],
+        label: &["competitor", "links"],
         measures: &[Measure { title: "ms", figure: |row| row.number("start_ms"), better: Better::Less }],
     },
     Chart {
         scenario: "memory",
-        fairness: "Fair: the process is started anew for each size, from its snapshot, so that what an import or a load took does not count. Kind to Holdfast: nobody else is measured, and nothing of a swap, in which two tables are there at once.",
+        fairness: "Fair: each server is started anew for each size, so that what an import or a load took does not count. Kind to Holdfast: nothing of a swap, in which two tables are there at once (nginx and HAProxy have two processes with a table each then).",
         title: "Memory of a table of links",
         each: None,
-        label: &["targets", "links"],
+        label: &["competitor", "targets", "links"],
         measures: &[Measure {
             title: "resident, MiB",
             figure: |row| row.number("resident_bytes") / MIB,
@@ -203,6 +203,14 @@ pub(crate) const CHARTS: &[Chart] = &[
     },
     DELIVER,
     Chart { scenario: "deliver-postgres", title: "Delivery into PostgreSQL", ..DELIVER },
+    Chart {
+        scenario: "steps",
+        fairness: "",
+        title: "The steps of a click by themselves",
+        each: None,
+        label: &["step"],
+        measures: &[Measure { title: "ns", figure: |row| row.number("ns"), better: Better::Less }],
+    },
     Chart {
         scenario: "disk",
         fairness: "",

@@ -18,7 +18,7 @@ use crate::edge::Mode;
 use crate::failure::{Failure, Result};
 use crate::log_reader;
 use crate::process::{CpuTimes, Memory, Running, allow_connections};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 use crate::wrk::{Load, Wrk};
 
 #[derive(Args)]
@@ -87,7 +87,7 @@ struct Round {
 /// Threads that work behind the answers: delivery, compression, snapshots; the reader of HAProxy's log.
 const BACKGROUND: &[&str] = &["journal-mill", "mill", "sink", log_reader::THREAD];
 /// The share of a core from which on it counts as full.
-const FULL: f64 = 0.95;
+pub(crate) const FULL: f64 = 0.95;
 const WARM_UP_S: u64 = 2;
 
 const CSV_HEADER: &str = "mode,links,targets,connections,competitor,round,requests,seconds,requests_per_second,\
@@ -123,12 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let Competitor { address, running, .. } = &mut *competitor;
             let measured = measure(running, *address, &wrk, seconds, round)?;
             if round > 0 {
-                append_csv(
-                    &arguments.out,
-                    "click",
-                    CSV_HEADER,
-                    &csv_row(arguments, competitor.name, round, &measured),
-                )?;
+                keep_row("click", CSV_HEADER, &csv_row(arguments, competitor.name, round, &measured));
                 competitor.rounds.push(measured);
             }
         }
@@ -290,7 +285,7 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
         arguments.seconds,
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, &format!("click-{mode}"), "Keep-alive clicks", &method, &body)
+    write_results(&arguments.out, &format!("click-{mode}"), "Keep-alive clicks", &method, &body)
 }
 
 /// CPU per click of each of Holdfast's threads.

@@ -17,6 +17,7 @@ use crate::nginx_lua::NginxLua;
 use crate::peer::make_folder;
 use crate::probe::wait_for_redirect;
 use crate::process::{Running, SERVER};
+use crate::report::leave_out;
 
 /// nginx takes ten seconds to build a map of a million links.
 const START_PATIENCE: Duration = Duration::from_secs(300);
@@ -73,7 +74,7 @@ impl Name {
         !matches!(self, Self::Floor | Self::FloorSynced | Self::FloorWritten | Self::Bare)
     }
 
-    /// Whether it can take part; says so when it can't.
+    /// Whether it can take part; where it can't, that is left out of the run.
     pub(crate) fn is_available(self) -> bool {
         let (available, package) = match self {
             Self::Nginx => (Nginx::is_installed(), " nginx-light"),
@@ -85,7 +86,7 @@ impl Name {
             Self::Floor | Self::FloorSynced | Self::FloorWritten | Self::Bare | Self::Holdfast => (true, ""),
         };
         if !available {
-            println!("{} is not installed (Debian's package{package}): left out", self.label());
+            leave_out(format!("{}, which is not installed (Debian's package{package})", self.label()));
         }
         available
     }

@@ -20,7 +20,7 @@ use crate::competitor::{QUIET_PATIENCE, wait_until_ready};
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::process::{Running, SERVER, ended_well, output, require};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 use crate::wrk::Wrk;
 
 #[derive(Args)]
@@ -116,7 +116,7 @@ fn into_sqlite(arguments: &Arguments, binary: &Path) -> Result<()> {
         let imported = import(&folder)?;
         for (name, filled) in [("holdfast", delivered), (".import", imported)] {
             println!("round {round} of {}: {name} {:.0} events/s", arguments.rounds, filled.per_second());
-            append_csv(&arguments.out, "deliver", CSV_HEADER, &csv_row(round, name, &filled))?;
+            keep_row("deliver", CSV_HEADER, &csv_row(round, name, &filled));
         }
         rounds.push((delivered, imported));
         if shell.is_empty() {
@@ -340,5 +340,5 @@ fn report(arguments: &Arguments, rounds: &[(Filled, Filled)], shell: &str) -> Re
         arguments.rounds,
     );
     println!("\n{}", table.text());
-    write_markdown(&arguments.out, "deliver", "Delivery into SQLite", &method, table.text())
+    write_results(&arguments.out, "deliver", "Delivery into SQLite", &method, table.text())
 }

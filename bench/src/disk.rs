@@ -12,7 +12,7 @@ use crate::campaign::{Campaign, Targets};
 use crate::deliver::Waiting;
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
-use crate::report::{Spread, Table, append_csv, write_markdown};
+use crate::report::{Spread, Table, keep_row, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let per_event = sealed.bytes_per_event();
         println!("round {round} of {}: {per_event:.1} B per event", arguments.rounds);
         let row = format!("{},{round},{segments},{events},{bytes},{per_event:.3}", arguments.links);
-        append_csv(&arguments.out, "disk", CSV_HEADER, &row)?;
+        keep_row("disk", CSV_HEADER, &row);
         table.row(&[
             round.to_string(),
             segments.to_string(),
@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         arguments.links,
         Spread::of(rounds).text(1),
     );
-    write_markdown(&arguments.out, "disk", "Bytes per event on disk", &method, table.text())?;
+    write_results(&arguments.out, "disk", "Bytes per event on disk", &method, table.text())?;
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
 }
 

@@ -244,10 +244,18 @@ pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--locked", "--package", "holdfast"]).current_dir(&root);
+    build.args(["build", "--release", "--locked", "--package", "holdfast"]).current_dir(workspace());
     output(&mut build, Cores::All)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/holdfast"))
+    Ok(target().join("release/holdfast"))
+}
+
+/// The folder of the whole project.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

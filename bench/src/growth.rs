@@ -19,8 +19,9 @@ use crate::client::{Audience, Client, Pace, Plan};
 use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
+use crate::machine::{TEN_MILLION, ten_million_fit};
 use crate::process::{Running, allow_connections};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, leave_out, micros, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -79,10 +80,6 @@ struct Round {
     busy: f64,
 }
 
-const TEN_MILLION: u64 = 10_000_000;
-/// What the other cases need beside the table of ten million and the one that replaces it.
-const MEMORY_MIN_BYTES: u64 = 6 << 30;
-
 const WARM_UP: Duration = Duration::from_secs(2);
 
 const CSV_HEADER: &str =
@@ -91,7 +88,7 @@ const CSV_HEADER: &str =
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = arguments.scratch.join(format!("growth-{}", std::process::id()));
     allow_connections(arguments.connections.iter().copied().max().unwrap_or_default())?;
-    let campaigns = campaigns(arguments)?;
+    let campaigns = campaigns(arguments);
     let mut servers = start(arguments, &campaigns, &scratch)?;
     let mut cases = cases(arguments, &campaigns)?;
     for round in 0..=arguments.rounds {
@@ -106,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let measured = measure(server, case, span, round)?;
             if round > 0 {
                 let row = csv_row(arguments, &name, case, round, &measured);
-                append_csv(&arguments.out, "growth", CSV_HEADER, &row)?;
+                keep_row("growth", CSV_HEADER, &row);
                 case.rounds.push(measured);
             }
         }
@@ -117,32 +114,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Distinct targets by number of links, then the repeating ones.
-fn campaigns(arguments: &Arguments) -> Result<Vec<Campaign>> {
+fn campaigns(arguments: &Arguments) -> Vec<Campaign> {
     let mut links = arguments.links.clone();
     if arguments.ten_million {
-        let available = memory_available()?;
-        if available >= MEMORY_MIN_BYTES {
-            links.push(TEN_MILLION);
-        } else {
-            let (least, found) = (MEMORY_MIN_BYTES >> 20, available >> 20);
-            println!(
-                "ten million links are left out: they need {least} MiB of free memory, there are {found}"
-            );
+        match ten_million_fit() {
+            Ok(()) => links.push(TEN_MILLION),
+            Err(why) => leave_out(why.to_string()),
         }
     }
     let distinct = links.into_iter().map(|links| Campaign { links, targets: Targets::Distinct });
     let repeating = Campaign { links: arguments.repeating, targets: Targets::Repeating };
-    Ok(distinct.chain([repeating]).collect())
-}
-
-/// What the kernel could give to new programs.
-fn memory_available() -> Result<u64> {
-    const FILE: &str = "/proc/meminfo";
-    let text = fs::read_to_string(FILE).map_err(Failure::at(format!("cannot read {FILE}")))?;
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::new(format!("{FILE} names no MemAvailable")))
+    distinct.chain([repeating]).collect()
 }
 
 /// Who is measured, for people and the CSV.
@@ -308,5 +290,5 @@ fn report(arguments: &Arguments, campaigns: &[Campaign], cases: &[Case]) -> Resu
         arguments.rounds, arguments.seconds, holdfast.connections, holdfast.campaign.links,
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, &format!("growth-{mode}"), "Growth", &method, &body)
+    write_results(&arguments.out, &format!("growth-{mode}"), "Growth", &method, &body)
 }

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::campaign::Campaign;
 use crate::failure::{Failure, Result};
@@ -29,6 +30,7 @@ pub(crate) struct H2load {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Answered {
     pub(crate) requests: u64,
+    pub(crate) span: Duration,
     /// Share of its core that it used.
     pub(crate) client_busy: f64,
 }
@@ -79,7 +81,8 @@ impl H2load {
         };
         let (text, times) = output(&mut command, CLIENT)?;
         let requests = parse(&text)?;
-        Ok(Answered { requests, client_busy: times.total().as_secs_f64() / seconds as f64 })
+        let span = Duration::from_secs(seconds);
+        Ok(Answered { requests, span, client_busy: times.total().as_secs_f64() / span.as_secs_f64() })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::failure::{Failure, Result};
 use crate::haproxy::Haproxy;
 use crate::nginx::Nginx;
 use crate::process::{CLIENT, Cores, CpuTimes, Running, SERVER, allow_connections, on, output};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -136,6 +136,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     for competitor in &mut competitors {
         competitor.idle_kib = idle(arguments, competitor, &certificate)?;
+        // None of the columns of clicks.
+        let row =
+            format!("idle,{},1,{},,,,,,,{:.2}", competitor.name.label(), arguments.idle, competitor.idle_kib);
+        keep_row("handshake", CSV_HEADER, &row);
     }
     for round in 0..=arguments.rounds {
         for competitor in &mut competitors {
@@ -146,7 +150,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 let measured = measure(arguments, competitor, &certificate, manner, seconds)?;
                 if round > 0 {
                     let row = csv_row(competitor, manner, round, &measured);
-                    append_csv(&arguments.out, "handshake", CSV_HEADER, &row)?;
+                    keep_row("handshake", CSV_HEADER, &row);
                     competitor.rounds[place].push(measured);
                 }
             }
@@ -345,14 +349,30 @@ fn idle(arguments: &Arguments, competitor: &mut Competitor, certificate: &Certif
     let kept = (0..arguments.idle).map(open).collect::<io::Result<Vec<TcpStream>>>().map_err(failure())?;
     competitor.running.wait_until_quiet(QUIET_PATIENCE)?;
     let after = competitor.running.memory()?.resident_bytes;
+    if let Some(closed) = kept.iter().position(|stream| !is_open(stream)) {
+        return Err(Failure::new(format!("{label} closed secured connection {closed}")));
+    }
     drop(kept);
     competitor.running.wait_until_quiet(QUIET_PATIENCE)?;
     Ok((after as f64 - before as f64) / KIB / f64::from(arguments.idle))
 }
 
+/// Whether the other side has not ended it; what it said since, tickets for instance, is read.
+fn is_open(mut stream: &TcpStream) -> bool {
+    let mut said = [0; 4096];
+    stream.set_nonblocking(true).is_ok()
+        && loop {
+            match stream.read(&mut said) {
+                Ok(0) => break false,
+                Ok(_) => {}
+                Err(error) => break error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+}
+
 fn csv_row(competitor: &Competitor, manner: Manner, round: u64, measured: &Round) -> String {
     format!(
-        "{},{},{round},{},{:.3},{:.3},{:.3},{:.3},{:.3},{:.3},{:.2}",
+        "{},{},{round},{},{:.3},{:.3},{:.3},{:.3},{:.3},{:.3},",
         manner.label(),
         competitor.name.label(),
         measured.connections,
@@ -362,7 +382,6 @@ fn csv_row(competitor: &Competitor, manner: Manner, round: u64, measured: &Round
         measured.per_connection_us(measured.answering),
         measured.busy(measured.user + measured.system),
         measured.busy(measured.client),
-        competitor.idle_kib,
     )
 }
 
@@ -414,5 +433,5 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
         arguments.clients, arguments.rounds, arguments.seconds, arguments.idle,
     );
     println!("\n{}", table.text());
-    write_markdown(&arguments.out, "handshake", "Clicks on fresh TLS connections", &method, table.text())
+    write_results(&arguments.out, "handshake", "Clicks on fresh TLS connections", &method, table.text())
 }

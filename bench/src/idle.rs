@@ -13,7 +13,7 @@ use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::Mode;
 use crate::failure::{Failure, Result};
 use crate::process::allow_connections;
-use crate::report::{Spread, Table, append_csv, write_markdown};
+use crate::report::{Spread, Table, keep_row, write_results};
 use crate::wrk::Wrk;
 
 #[derive(Args)]
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     links: u64,
     /// Who is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "holdfast,nginx")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "holdfast,nginx,haproxy")]
     competitors: Vec<Name>,
     /// The Holdfast to measure; without it the workspace's is built
     #[arg(long)]
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let measured = measure(arguments, &setup, name, round)?;
             let Measured { before, idle, closed } = measured;
             let row = format!("{},{},{round},{before},{idle},{closed}", arguments.connections, name.label());
-            append_csv(&arguments.out, "idle", CSV_HEADER, &row)?;
+            keep_row("idle", CSV_HEADER, &row);
             rounds.push(measured);
         }
         let mib = |of: fn(&Measured) -> u64| {
@@ -164,5 +164,5 @@ fn report(arguments: &Arguments, table: &Table) -> Result<()> {
         arguments.connections, arguments.rounds,
     );
     println!("\n{}", table.text());
-    write_markdown(&arguments.out, "idle", "Memory per idle connection", &method, table.text())
+    write_results(&arguments.out, "idle", "Memory per idle connection", &method, table.text())
 }

@@ -20,7 +20,7 @@ use crate::competitor::{QUIET_PATIENCE, wait_until_ready};
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::process::{Running, SERVER};
-use crate::report::{Latencies, Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Latencies, Spread, Table, keep_row, leave_out, micros, write_results};
 use crate::slow_disk::SlowDisk;
 use crate::wrk::Wrk;
 
@@ -152,16 +152,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&scratch).map_err(Failure::at(format!("cannot make {}", scratch.display())))?;
     let wrk = Wrk::new(&scratch, &campaign, arguments.connections)?;
     let mut cases = Vec::new();
-    let mut left_out = None;
     for (recording, port) in Recording::ALL.into_iter().zip((19_280..).step_by(10)) {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         println!("starting holdfast, journal: {}", recording.label());
         match start(arguments, recording, address, &campaign, &wrk, &scratch) {
             Ok(case) => cases.push(case),
-            Err(NotStarted::NoSlowDisk(why)) => {
-                println!("{} is left out: {why}", recording.label());
-                left_out = Some(why);
-            }
+            Err(NotStarted::NoSlowDisk(why)) => leave_out(format!("{}: {why}", recording.label())),
             Err(NotStarted::Failed(failure)) => return Err(failure),
         }
     }
@@ -171,17 +167,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let seconds = if round == 0 { WARM_UP_S } else { arguments.seconds };
             let measured = measure(arguments, case, campaign, &wrk, seconds, round)?;
             if round > 0 {
-                append_csv(
-                    &arguments.out,
-                    "journal",
-                    CSV_HEADER,
-                    &csv_row(arguments, case, round, &measured),
-                )?;
+                keep_row("journal", CSV_HEADER, &csv_row(arguments, case, round, &measured));
                 case.rounds.push(measured);
             }
         }
     }
-    report(arguments, &cases, left_out.as_ref())?;
+    report(arguments, &cases)?;
     drop(cases);
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
 }
@@ -352,7 +343,7 @@ fn csv_row(arguments: &Arguments, case: &Case, round: u64, measured: &Round) -> 
     )
 }
 
-fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> Result<()> {
+fn report(arguments: &Arguments, cases: &[Case]) -> Result<()> {
     let off = cases.iter().find(|case| case.recording == Recording::Off);
     let rate = format!("p99 at {} clicks/s, ms", arguments.per_second);
     let mut table = Table::new(&[
@@ -407,10 +398,6 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
             format!("{:.2} %", figure(&|round| round.late_share * 100.0).median),
         ]);
     }
-    let mut body = table.text().to_owned();
-    if let Some(why) = left_out {
-        body.push_str(&format!("\nThe slow disk was left out: {why}.\n"));
-    }
     let method = format!(
         "{} links, {} keep-alive connections, {} rounds in turn, each begun when the one before it is quiet; server \
          and client on one core each. In each turn wrk clicks for {} s as fast as answers come, of which CPU, clicks/s \
@@ -439,6 +426,6 @@ fn report(arguments: &Arguments, cases: &[Case], left_out: Option<&Failure>) -> 
         LATE.as_micros(),
         arguments.slow_writes,
     );
-    println!("\n{body}");
-    write_markdown(&arguments.out, "journal", "What recording costs", &method, &body)
+    println!("\n{}", table.text());
+    write_results(&arguments.out, "journal", "What recording costs", &method, table.text())
 }

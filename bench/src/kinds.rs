@@ -25,7 +25,7 @@ use crate::handshake::{Certificate, HOST};
 use crate::outage::settle;
 use crate::probe::redirect;
 use crate::process::{CLIENT, Running, SERVER, on};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 use crate::wrk::{Answer, Ask, Connection, Token, Wrk};
 
 #[derive(Args)]
@@ -246,7 +246,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
             if round > 0 {
                 let row = csv_row(arguments, label, kind, round, &measured);
-                append_csv(&arguments.out, "kinds", CSV_HEADER, &row)?;
+                keep_row("kinds", CSV_HEADER, &row);
                 case.rounds.push(measured);
             }
         }
@@ -440,18 +440,17 @@ fn measure(
     let metrics = || admin.map(|admin| admin.metrics()).transpose();
     let metrics_before = metrics()?;
     let before = server.running.cpu()?;
-    let begin = Instant::now();
-    let (requests, client_busy) = match kind.way() {
+    let (requests, span, client_busy) = match kind.way() {
         Way::Plain(ask) => {
             let load = wrk.ask(&ask, server.address, seconds, seed)?;
-            (load.requests, load.client_busy)
+            (load.requests, load.span, load.client_busy)
         }
         Way::Secured(manner) => {
             let answered = h2load.run(secured(server.address), manner, seconds)?;
-            (answered.requests, answered.client_busy)
+            (answered.requests, answered.span, answered.client_busy)
         }
     };
-    let span_s = begin.elapsed().as_secs_f64();
+    let span_s = span.as_secs_f64();
     let cpu = server.running.cpu()?.since(&before);
     server.running.still_runs()?;
     server.running.wait_until_quiet(QUIET_PATIENCE)?;
@@ -592,5 +591,5 @@ fn report(arguments: &Arguments, servers: &[Server], cases: &[Case], version: &s
         arguments.links,
     );
     println!("\n{}", table.text());
-    write_markdown(&arguments.out, &format!("kinds-{mode}"), "Kinds of requests", &method, table.text())
+    write_results(&arguments.out, &format!("kinds-{mode}"), "Kinds of requests", &method, table.text())
 }

@@ -1,6 +1,31 @@
-//! What the figures were measured on.
+//! What the figures were measured on, and what it has room for.
 
 use std::fs;
+
+use crate::failure::{Failure, Result};
+
+/// The most links that are measured.
+pub(crate) const TEN_MILLION: u64 = 10_000_000;
+/// What they need: their table and the one that replaces it, beside all else that a scenario runs.
+const TEN_MILLION_BYTES: u64 = 6 << 30;
+
+/// Fails where there is not the memory for ten million links, with a reason that fits into a report.
+pub(crate) fn ten_million_fit() -> Result<()> {
+    let available = memory_available()?;
+    if available >= TEN_MILLION_BYTES {
+        return Ok(());
+    }
+    let (least, found) = (TEN_MILLION_BYTES >> 20, available >> 20);
+    Err(Failure::new(format!("ten million links, which need {least} MiB of free memory: there are {found}")))
+}
+
+/// What the kernel could give to new programs.
+fn memory_available() -> Result<u64> {
+    const FILE: &str = "/proc/meminfo";
+    let text = fs::read_to_string(FILE).map_err(Failure::at(format!("cannot read {FILE}")))?;
+    let kib = field(&text, "MemAvailable").and_then(|text| text.strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::new(format!("{FILE} names no MemAvailable")))
+}
 
 /// One line: processor, cores, memory, kernel.
 pub(crate) fn description() -> String {

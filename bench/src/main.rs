@@ -42,6 +42,7 @@ mod report;
 mod results;
 mod slow_disk;
 mod start;
+mod steps;
 mod suite;
 mod svg;
 mod swap;
@@ -80,6 +81,8 @@ enum Scenario {
     Memory(memory::Arguments),
     /// Delivery into a database beside its own tool with the same rows
     Deliver(deliver::Arguments),
+    /// What each step of a click takes by itself, and how much one committer takes
+    Steps(steps::Arguments),
     /// Bytes per event on disk, once compressed
     Disk(disk::Arguments),
     /// How many edges and cores 1, 10 and 100 billion clicks a month need, from the recorded results
@@ -155,6 +158,7 @@ fn run(scenario: Scenario) -> failure::Result<()> {
         Scenario::Start(arguments) => start::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
         Scenario::Deliver(arguments) => deliver::run(&arguments),
+        Scenario::Steps(arguments) => steps::run(&arguments),
         Scenario::Disk(arguments) => disk::run(&arguments),
         Scenario::Model(arguments) => model::run(&arguments),
         Scenario::Preload(arguments) => preload::run(&arguments),

@@ -2,23 +2,30 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::campaign::{Campaign, Targets};
-use crate::edge::{self, Edge, Mode};
+use crate::competitor::Name;
 use crate::failure::{Failure, Result};
 use crate::probe::wait_for_redirect;
-use crate::process::{Cores, Memory};
-use crate::report::{Table, append_csv, write_markdown};
+use crate::process::Memory;
+use crate::report::{Spread, Table, keep_row, write_results};
+use crate::start::prepare;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// How many links the large table has; the small one has a tenth
     #[arg(long, default_value_t = 1_000_000)]
     links: u64,
+    /// How often each is started
+    #[arg(long, default_value_t = 3)]
+    rounds: u64,
+    /// Who is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "holdfast,nginx,haproxy")]
+    competitors: Vec<Name>,
     /// The Holdfast to measure; without it the workspace's is built
     #[arg(long)]
     holdfast: Option<PathBuf>,
@@ -30,52 +37,87 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
+/// Who has which links in memory.
+struct Subject {
+    name: Name,
+    targets: Targets,
+    /// Of the small table and of the large one, a value for each round.
+    small: Vec<Memory>,
+    large: Vec<Memory>,
+}
+
 const PATIENCE: Duration = Duration::from_secs(120);
+const MIB: f64 = 1_048_576.0;
+const CSV_HEADER: &str = "links,targets,competitor,round,resident_bytes,peak_bytes";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let binary = edge::binary(arguments.holdfast.as_deref())?;
     let scratch = arguments.scratch.join(format!("memory-{}", std::process::id()));
-    let mut table = Table::new(&["targets", "bytes per link", "at the peak", "resident with all links, MiB"]);
-    for targets in [Targets::Distinct, Targets::Repeating] {
-        let mut measured = Vec::new();
-        for links in [arguments.links / 10, arguments.links] {
-            println!("{} targets, {links} links", targets.label());
-            let folder = scratch.join(format!("{}-{links}", targets.label()));
-            let memory = measure(&binary, &folder, &Campaign { links, targets })?;
-            let row = format!("{links},{},{},{}", targets.label(), memory.resident_bytes, memory.peak_bytes);
-            append_csv(&arguments.out, "memory", "links,targets,resident_bytes,peak_bytes", &row)?;
-            measured.push(memory);
+    let mut subjects = Vec::new();
+    for &name in &arguments.competitors {
+        if !name.is_available() {
+            continue;
         }
-        let [small, large] = measured[..] else { unreachable!("two sizes were measured") };
+        for targets in [Targets::Distinct, Targets::Repeating] {
+            let [small, large] = [arguments.links / 10, arguments.links].map(|links| {
+                let folder = scratch.join(format!("{}-{}-{links}", name.label(), targets.label()));
+                measure(arguments, name, &folder, Campaign { links, targets })
+            });
+            subjects.push(Subject { name, targets, small: small?, large: large? });
+        }
+    }
+    report(arguments, &subjects)?;
+    fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
+}
+
+/// Of each start.
+fn measure(arguments: &Arguments, name: Name, folder: &Path, campaign: Campaign) -> Result<Vec<Memory>> {
+    let Campaign { links, targets } = campaign;
+    let (label, targets) = (name.label(), targets.label());
+    println!("preparing {label} with {links} links, {targets} targets");
+    let address = SocketAddr::from(([127, 0, 0, 1], 18_280));
+    let start = prepare(arguments.holdfast.as_deref(), name, folder, &campaign, address)?;
+    let mut measured = Vec::new();
+    for round in 1..=arguments.rounds {
+        let mut running = start()?;
+        wait_for_redirect(&mut running, address, &campaign, links - 1, PATIENCE)?;
+        running.wait_until_quiet(PATIENCE)?;
+        let memory = running.memory()?;
+        running.stop(PATIENCE)?;
+        let row =
+            format!("{links},{targets},{label},{round},{},{}", memory.resident_bytes, memory.peak_bytes);
+        keep_row("memory", CSV_HEADER, &row);
+        measured.push(memory);
+    }
+    fs::remove_dir_all(folder).map_err(Failure::at(format!("cannot remove {}", folder.display())))?;
+    Ok(measured)
+}
+
+fn report(arguments: &Arguments, subjects: &[Subject]) -> Result<()> {
+    let mut table =
+        Table::new(&["", "targets", "bytes per link", "at the peak", "resident with all links, MiB"]);
+    for Subject { name, targets, small, large } in subjects {
         let per_link = |of: fn(&Memory) -> u64| {
-            (of(&large) as f64 - of(&small) as f64) / (arguments.links - arguments.links / 10) as f64
+            let more = arguments.links - arguments.links / 10;
+            let pairs = small.iter().zip(large);
+            Spread::of(pairs.map(|(small, large)| (of(large) as f64 - of(small) as f64) / more as f64))
         };
+        let resident = Spread::of(large.iter().map(|memory| memory.resident_bytes as f64 / MIB));
         table.row(&[
+            name.label(),
             targets.label(),
-            &format!("{:.1}", per_link(|memory| memory.resident_bytes)),
-            &format!("{:.1}", per_link(|memory| memory.peak_bytes)),
-            &format!("{:.0}", large.resident_bytes as f64 / f64::from(1 << 20)),
+            &per_link(|memory| memory.resident_bytes).text(1),
+            &per_link(|memory| memory.peak_bytes).text(1),
+            &format!("{:.0}", resident.median),
         ]);
     }
     println!("\n{}", table.text());
     let method = format!(
-        "The difference in resident memory between {} and {} links, divided by the difference in links; started \
-         from the snapshot with the database away, and quiet.",
+        "The difference in memory between {} and {} links, divided by the difference in links; {} starts each, quiet. \
+         Holdfast starts from its snapshot with the database away. \"Peak\" is the most since the start. What processes \
+         of one server share counts once. Medians, in brackets the least and the most.",
         arguments.links,
-        arguments.links / 10
+        arguments.links / 10,
+        arguments.rounds,
     );
-    write_markdown(&arguments.out, "memory", "Memory per link", &method, table.text())?;
-    fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
-}
-
-fn measure(binary: &std::path::Path, folder: &std::path::Path, campaign: &Campaign) -> Result<Memory> {
-    let address = SocketAddr::from(([127, 0, 0, 1], 18_280));
-    let edge = Edge::prepare(binary, folder, campaign, Mode::Power, address)?;
-    edge.settle_and_take_database_away(campaign)?;
-    let mut running = edge.start(Cores::All)?;
-    wait_for_redirect(&mut running, address, campaign, campaign.links - 1, PATIENCE)?;
-    running.wait_until_quiet(PATIENCE)?;
-    let memory = running.memory()?;
-    running.stop(PATIENCE)?;
-    Ok(memory)
+    write_results(&arguments.out, "memory", "Memory per link", &method, table.text())
 }

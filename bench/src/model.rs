@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::failure::{Failure, Result};
-use crate::report::{Spread, Table, write_markdown};
+use crate::report::{Spread, Table, write_results};
 use crate::results::{Results, Row};
 
 #[derive(Args)]
@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("{}", table.text());
     let method = method(arguments, &units);
     println!("{method}");
-    write_markdown(&arguments.out, "model", "What so many clicks need", &method, table.text())
+    write_results(&arguments.out, "model", "What so many clicks need", &method, table.text())
 }
 
 impl Units {
@@ -125,7 +125,7 @@ impl Units {
         let ours = ("competitor", "holdfast");
         let click = results("click", &[("mode", "power"), ours])?;
         let handshake = results("handshake", &[("manner", "full"), ours])?;
-        let memory = results("memory", &[("targets", "distinct")])?;
+        let memory = results("memory", &[("targets", "distinct"), ours])?;
         let preload = results("preload", &[ours])?;
         let disk = results("disk", &[])?;
         let deliver = results("deliver-postgres", &[ours])?;

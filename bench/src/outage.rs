@@ -21,7 +21,7 @@ use crate::competitor::{QUIET_PATIENCE, wait_until_ready};
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::process::{CpuTimes, Running, SERVER};
-use crate::report::{Latencies, Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Latencies, Spread, Table, keep_row, micros, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -143,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let turn = measure(&plan, part, &mut running, &edge.admin(), (&mut cluster, state))?;
             if round > 0 {
                 for measured in turn {
-                    append_csv(&arguments.out, "outage", CSV_HEADER, &csv_row(arguments, round, &measured))?;
+                    keep_row("outage", CSV_HEADER, &csv_row(arguments, round, &measured));
                     parts.push(measured);
                 }
             }
@@ -301,7 +301,21 @@ fn report(arguments: &Arguments, parts: &[Measured], version: &str) -> Result<()
         ]);
     }
     let method = format!(
-        "{} clicks per second on {} known links over {} keep-alive connections, journal in `{}` mode; {} rounds of three          turns, each of three parts of {} s. In the second part the server is away and in the third it is back, while          clicks go on: "killed" is `kill -9` of the server and of all processes of its connections, and its start with          the recovery that it needs; "hung" is `SIGSTOP` of all of them, and `SIGCONT`: the kernel takes connections and          nothing answers. With "up" nothing happens, and how far its parts lie apart is noise. What the edge does when it          finds out is in "away", what it delivers late in "back" or, where it tries again later than that, in no part: a          turn begins when the database has every hit of the one before. × is the median of the ratios to the same part of          "up" of the same round. The client has one core and counts from when each click was to be sent; Holdfast has the          other, and PostgreSQL {version} shares it, with {ABOUT}, so that wherever the server is up the delivery, the          server's own work and its syncs of the same disk are beside the clicks. "CPU per click" is that of all threads          but those that deliver and compress, "with delivery" that of all; neither has the server's. Failed is every          answer but the 302 to the link's own page, and none within 10 s. "Delivered meanwhile" is beside the clicks of          the part, and may be more than they are. Medians, in brackets the least and the most. "Client late" is the share          of clicks that the client itself came to more than {} µs after they were due.",
+        "{} clicks per second on {} known links over {} keep-alive connections, journal in `{}` mode; {} rounds of \
+         three turns, each of three parts of {} s. In the second part the server is away and in the third it is back, \
+         while clicks go on: \"killed\" is `kill -9` of the server and of all processes of its connections, and its \
+         start with the recovery that it needs; \"hung\" is `SIGSTOP` of all of them, and `SIGCONT`: the kernel takes \
+         connections and nothing answers. With \"up\" nothing happens, and how far its parts lie apart is noise. What \
+         the edge does when it finds out is in \"away\", what it delivers late in \"back\" or, where it tries again \
+         later than that, in no part: a turn begins when the database has every hit of the one before. × is the \
+         median of the ratios to the same part of \"up\" of the same round. The client has one core and counts from \
+         when each click was to be sent; Holdfast has the other, and PostgreSQL {version} shares it, with {ABOUT}, so \
+         that wherever the server is up the delivery, the server's own work and its syncs of the same disk are beside \
+         the clicks. \"CPU per click\" is that of all threads but those that deliver and compress, \"with delivery\" \
+         that of all; neither has the server's. Failed is every answer but the 302 to the link's own page, and none \
+         within 10 s. \"Delivered meanwhile\" is beside the clicks of the part, and may be more than they are. \
+         Medians, in brackets the least and the most. \"Client late\" is the share of clicks that the client itself \
+         came to more than {} µs after they were due.",
         arguments.per_second,
         arguments.links,
         arguments.connections,
@@ -311,5 +325,5 @@ fn report(arguments: &Arguments, parts: &[Measured], version: &str) -> Result<()
         LATE.as_micros(),
     );
     println!("\n{}", table.text());
-    write_markdown(&arguments.out, "outage", "Clicks while PostgreSQL is away", &method, table.text())
+    write_results(&arguments.out, "outage", "Clicks while PostgreSQL is away", &method, table.text())
 }

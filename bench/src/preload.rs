@@ -16,7 +16,7 @@ use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::probe::wait_for_redirect;
 use crate::process::{CLIENT, Memory, Running, SERVER, output};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -107,7 +107,7 @@ fn measure(
             let row = format!(
                 "{links},{round},{name},{seconds:.3},{per_second:.0},{cpu_us:.3},{server_us:.3},{resident_bytes},{peak_bytes}"
             );
-            append_csv(&arguments.out, "preload", CSV_HEADER, &row)?;
+            keep_row("preload", CSV_HEADER, &row);
         }
         rounds.push(Round { edge: loaded, memory, copy: copied });
     }
@@ -250,7 +250,7 @@ fn report(arguments: &Arguments, sizes: &[(u64, Vec<Round>)], version: &str) -> 
         arguments.rounds,
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, "preload", "Loading all links from PostgreSQL", &method, &body)
+    write_results(&arguments.out, "preload", "Loading all links from PostgreSQL", &method, &body)
 }
 
 /// What a link takes, by the difference of the two tables.

@@ -18,7 +18,7 @@ use crate::competitor::{Name, QUIET_PATIENCE, Setup};
 use crate::edge::{self, Mode};
 use crate::failure::{Failure, Result};
 use crate::process::Running;
-use crate::report::{Latencies, Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Latencies, Spread, Table, keep_row, micros, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1.0)]
     pace_ms: f64,
     /// Who is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "floor,holdfast,nginx")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "floor,holdfast,nginx,haproxy")]
     competitors: Vec<Name>,
     /// The Holdfast to measure; without it the workspace's is built
     #[arg(long)]
@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let measured = measure(arguments, competitor, campaign, round)?;
             if round > 0 {
                 let row = csv_row(arguments, name, round, &measured, &probe);
-                append_csv(&arguments.out, "rate", CSV_HEADER, &row)?;
+                keep_row("rate", CSV_HEADER, &row);
                 competitor.rounds.push(measured);
             }
         }
@@ -244,7 +244,7 @@ fn report(arguments: &Arguments, competitors: &[Competitor], probe: &Latencies) 
         LATE.as_micros(),
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, &format!("rate-{mode}"), "Latency at a fixed rate", &method, &body)
+    write_results(&arguments.out, &format!("rate-{mode}"), "Latency at a fixed rate", &method, &body)
 }
 
 fn beside_disk(arguments: &Arguments, holdfast: &Competitor, probe: &Latencies) -> String {

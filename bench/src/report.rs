@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::charts;
@@ -92,11 +92,62 @@ impl Table {
     }
 }
 
-/// Writes `<out>/<name>.md` anew: a heading, how it was measured, the machine, whom it favours, the chart, the body.
-pub(crate) fn write_markdown(out: &Path, name: &str, heading: &str, method: &str, body: &str) -> Result<()> {
+/// What a scenario has measured and not yet written down.
+static RUN_SO_FAR: Mutex<RunSoFar> =
+    Mutex::new(RunSoFar { began_unix_s: None, rows: Vec::new(), left_out: Vec::new() });
+
+struct RunSoFar {
+    /// All rows of this process are one run.
+    began_unix_s: Option<u64>,
+    rows: Vec<PendingRow>,
+    left_out: Vec<String>,
+}
+
+/// A row for `<out>/<name>.csv`.
+struct PendingRow {
+    name: &'static str,
+    header: &'static str,
+    text: String,
+}
+
+fn run_so_far() -> MutexGuard<'static, RunSoFar> {
+    RUN_SO_FAR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps one row for `<out>/<name>.csv` until [`write_results`] adds it; the time and the run stand first.
+pub(crate) fn keep_row(name: &'static str, header: &'static str, row: &str) {
+    let mut run = run_so_far();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let began = *run.began_unix_s.get_or_insert(now);
+    run.rows.push(PendingRow { name, header, text: format!("{now},{began},{row}") });
+}
+
+/// Says what does not take part, at once and in the report.
+pub(crate) fn leave_out(what: String) {
+    println!("left out: {what}");
+    run_so_far().left_out.push(what);
+}
+
+/// Forgets what a scenario that failed has measured, so that half a run does not pass for the last one.
+pub(crate) fn forget() {
+    let mut run = run_so_far();
+    run.rows.clear();
+    run.left_out.clear();
+}
+
+/// The end of a scenario: adds its rows to their CSV files and writes `<out>/<name>.md` anew: a heading, how it was
+/// measured, what was left out, the machine, whom it favours, the chart, the body.
+pub(crate) fn write_results(out: &Path, name: &str, heading: &str, method: &str, body: &str) -> Result<()> {
+    let mut run = run_so_far();
+    for row in std::mem::take(&mut run.rows) {
+        append(out, &row).map_err(Failure::at(format!("cannot write into {}", out.display())))?;
+    }
+    let left_out = std::mem::take(&mut run.left_out);
+    let left_out =
+        if left_out.is_empty() { String::new() } else { format!("Left out: {}.\n\n", left_out.join("; ")) };
     let machine = machine::description();
     let head = charts::head_of(out, name)?;
-    let text = format!("# {heading}\n\n{method}\n\nMachine: {machine}.\n\n{head}{body}");
+    let text = format!("# {heading}\n\n{method}\n\n{left_out}Machine: {machine}.\n\n{head}{body}");
     let file = out.join(format!("{name}.md"));
     let write = || {
         fs::create_dir_all(out)?;
@@ -105,28 +156,21 @@ pub(crate) fn write_markdown(out: &Path, name: &str, heading: &str, method: &str
     write().map_err(Failure::at(format!("cannot write {}", file.display())))
 }
 
-/// Adds one row to `<out>/<name>.csv`, under `header` when the file is new; the time and the run stand first.
-///
 /// Rows under other columns are of an older bench: they are kept in a file of their own.
-pub(crate) fn append_csv(out: &Path, name: &str, header: &str, row: &str) -> Result<()> {
-    /// All rows of this process are one run.
-    static RUN_BEGAN: OnceLock<u64> = OnceLock::new();
+fn append(out: &Path, row: &PendingRow) -> io::Result<()> {
+    let PendingRow { name, header, text } = row;
     let file = out.join(format!("{name}.csv"));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let run = RUN_BEGAN.get_or_init(|| now);
     let header = format!("at_unix_s,{RUN},{header}");
-    let append = || {
-        fs::create_dir_all(out)?;
-        if has_other_header(&file, &header)? {
-            fs::rename(&file, out.join(format!("{name}.until-{now}.csv")))?;
-        }
-        let mut csv = OpenOptions::new().create(true).append(true).open(&file)?;
-        if csv.metadata()?.len() == 0 {
-            writeln!(csv, "{header}")?;
-        }
-        writeln!(csv, "{now},{run},{row}")
-    };
-    append().map_err(Failure::at(format!("cannot write {}", file.display())))
+    fs::create_dir_all(out)?;
+    if has_other_header(&file, &header)? {
+        let at = text.split(',').next().unwrap_or_default();
+        fs::rename(&file, out.join(format!("{name}.until-{at}.csv")))?;
+    }
+    let mut csv = OpenOptions::new().create(true).append(true).open(&file)?;
+    if csv.metadata()?.len() == 0 {
+        writeln!(csv, "{header}")?;
+    }
+    writeln!(csv, "{text}")
 }
 
 fn has_other_header(file: &Path, header: &str) -> io::Result<bool> {
@@ -168,8 +212,8 @@ mod tests {
         let out = std::env::temp_dir().join(format!("report-{}", std::process::id()));
         fs::create_dir_all(&out).expect("is made");
         fs::write(out.join("x.csv"), "at_unix_s,b\n1,2\n").expect("is written");
-        for row in ["3", "4"] {
-            append_csv(&out, "x", "b", row).expect("is added");
+        for text in ["3,3,3", "4,3,4"] {
+            append(&out, &PendingRow { name: "x", header: "b", text: text.to_owned() }).expect("is added");
         }
         let text = fs::read_to_string(out.join("x.csv")).expect("is there");
         let files = fs::read_dir(&out).expect("is there").count();

@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 
 use crate::failure::{Failure, Result};
 use crate::process::{Cores, output};
-use crate::{edge, run as run_scenario};
+use crate::{edge, report, run as run_scenario};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -66,16 +66,17 @@ const fn step(command: &'static str, minutes: u64, quick: &'static str, quick_se
 const STEPS: &[Step] = &[
     step("click --mode power", 12, "--links 10000 --seconds 1 --rounds 1", 52),
     step("click --mode process", 12, "--links 10000 --seconds 1 --rounds 1", 52),
-    step("start", 2, "--links 10000 --rounds 1", 12),
-    step("memory", 3, "--links 20000", 55),
+    step("start", 5, "--links 10000 --rounds 1", 15),
+    step("memory", 6, "--links 20000 --rounds 1", 90),
     step("rate", 5, "--links 10000 --per-second 2000 --seconds 2 --rounds 1", 22),
     step("idle", 2, "--connections 500 --rounds 1", 13),
     step("handshake", 6, "--idle 500 --seconds 1 --rounds 1", 40),
     step("deliver", 6, "--events 50000 --rounds 1", 20),
+    step("steps", 5, "--seconds 1 --rounds 1", 60),
     step("disk", 4, "--events 60000 --rounds 1 --segment 1MiB", 15),
     step("preload", 4, "--links 20000 --rounds 1", 12),
     step("outage", 7, "--links 10000 --per-second 1000 --part-seconds 1 --rounds 1", 40),
-    step("swap", 6, "--links 20000 --swaps 1 --seconds 2 --per-second 1000", 16),
+    step("swap", 8, "--links 20000 --swaps 1 --seconds 2 --per-second 1000", 16),
     step("kinds", 15, "--links 5000 --seconds 1 --rounds 1", 150),
     step("journal", 14, "--links 10000 --seconds 1 --rounds 1 --per-second 1000", 70),
     step("burst", 3, "--links 10000 --hour-seconds 12 --seconds 1 --connections 64", 30),
@@ -83,7 +84,8 @@ const STEPS: &[Step] = &[
 ];
 
 /// What a command has in full alone.
-const IN_FULL: &[(&str, &str)] = &[("growth", "--ten-million")];
+const IN_FULL: &[(&str, &str)] =
+    &[("growth", "--ten-million"), ("start", "--ten-million"), ("swap", "--ten-million")];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let steps = chosen(&arguments.only)?;
@@ -114,6 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if let Err(failure) = run_step(arguments, step, &holdfast) {
             let cause = failure.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             println!("{} failed: {failure}{cause}", step.command);
+            report::forget();
             failed.push(step.command);
         }
     }
@@ -141,9 +144,8 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Step>> {
 
 /// The Makefile has the list. Who may not install measures without the peers that are missing.
 fn install() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut make = Command::new("make");
-    make.args(["--no-print-directory", "-C"]).arg(root).arg("bench-packages");
+    make.args(["--no-print-directory", "-C"]).arg(edge::workspace()).arg("bench-packages");
     if let Err(failure) = output(&mut make, Cores::All) {
         println!("not everything is installed ({failure}): scenarios do without what is missing, or fail");
     }

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -20,14 +20,18 @@ use crate::client::{self, Audience, LATE, Outcome, Pace, Plan, Sample, late_shar
 use crate::competitor::wait_until_ready;
 use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
-use crate::process::{Running, SERVER, on};
-use crate::report::{Latencies, Table, append_csv, write_markdown};
+use crate::machine::{TEN_MILLION, ten_million_fit};
+use crate::process::{Memory, Running, SERVER, on};
+use crate::report::{Latencies, Spread, Table, keep_row, leave_out, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// How many links the table has
     #[arg(long, default_value_t = 1_000_000)]
     links: u64,
+    /// Ten million links instead, if memory allows it; takes minutes to prepare and 3 GiB of disk
+    #[arg(long)]
+    ten_million: bool,
     /// How often each is done
     #[arg(long, default_value_t = 3)]
     swaps: u32,
@@ -77,6 +81,9 @@ impl Way {
 /// From what set it off until the new table was seen, or the edge said that the configuration counts.
 struct Swap {
     way: Way,
+    /// Of the turn in which each way has one.
+    number: u32,
+    prepared_from: Instant,
     begin: Instant,
     end: Instant,
 }
@@ -96,15 +103,14 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const SPAN_MAX: Duration = Duration::from_secs(1800);
 const TABLE_TIME: &str = "links_table_timestamp_seconds";
 
-const CSV_HEADER: &str =
-    "mode,links,per_second,connections,what,seconds,requests,failed,p50_us,p99_us,p999_us,max_us,late_share";
+const CSV_HEADER: &str = "mode,links,per_second,connections,what,round,seconds,requests,failed,p50_us,p99_us,p999_us,max_us,late_share";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let campaign = Campaign { links: arguments.links, targets: Targets::Distinct };
+    let campaign = Campaign { links: links(arguments), targets: Targets::Distinct };
     let scratch = arguments.scratch.join(format!("swap-{}", std::process::id()));
     let address = SocketAddr::from(([127, 0, 0, 1], 18_580));
     let binary = edge::binary(arguments.holdfast.as_deref())?;
-    println!("preparing {} links", arguments.links);
+    println!("preparing {} links", campaign.links);
     let edge = Edge::prepare(&binary, &scratch.join("holdfast"), &campaign, arguments.mode, address)?;
     edge.add_settings(&format!("\n[links]\noverlay_max = {OVERLAY_MAX}\n"))?;
     let mut running = wait_until_ready(edge.start(SERVER)?, address, &campaign, campaign.links - 1)?;
@@ -120,19 +126,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         seed: 0,
     };
     let stop = AtomicBool::new(false);
-    let (swaps, outcome) = std::thread::scope(|scope| {
+    let (swaps, outcome) = thread::scope(|scope| {
         let client = scope.spawn(|| client::run(&plan, &stop));
         let swaps = swap_all(arguments, &edge, &campaign, &scratch, &mut running);
         stop.store(true, Relaxed);
         (swaps, client.join().expect("the client does not panic"))
     });
     let outcome = outcome?;
-    report(arguments, &swaps?, &outcome)?;
+    report(arguments, campaign.links, &swaps?, &outcome, running.memory()?)?;
     drop(running);
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))?;
     match outcome.failed() {
         0 => Ok(()),
         failed => Err(Failure::new(format!("{failed} clicks failed; none may, whatever is put in place"))),
+    }
+}
+
+fn links(arguments: &Arguments) -> u64 {
+    match ten_million_fit() {
+        _ if !arguments.ten_million => arguments.links,
+        Ok(()) => TEN_MILLION,
+        Err(why) => {
+            leave_out(why.to_string());
+            arguments.links
+        }
     }
 }
 
@@ -148,12 +165,14 @@ fn swap_all(
     sleep(WARM_UP + pause);
     for number in 1..=arguments.swaps {
         for way in Way::ALL {
-            let swap = match way {
+            let prepared_from = Instant::now();
+            let (begin, end) = match way {
                 Way::Load => load(&edge.admin()),
                 Way::Fold => fold(edge, campaign, &scratch.join("changed.csv"), number),
                 Way::Reload => reload(edge, number),
             }?;
             running.still_runs()?;
+            let swap = Swap { way, number, prepared_from, begin, end };
             let span_s = (swap.end - swap.begin).as_secs_f64();
             println!("swap {number} of {}: {} in {span_s:.1} s", arguments.swaps, way.label());
             swaps.push(swap);
@@ -163,34 +182,34 @@ fn swap_all(
     Ok(swaps)
 }
 
-/// All links anew, which the end of a window asks for.
-fn load(admin: &Admin) -> Result<Swap> {
+/// All links anew, which the end of a window asks for; when it began and ended.
+fn load(admin: &Admin) -> Result<(Instant, Instant)> {
     admin.act("/window/begin")?;
     sleep(WINDOW);
     let old = admin.metrics()?.sum(TABLE_TIME)?;
     let begin = Instant::now();
     admin.act("/window/end")?;
     let end = wait_for_new_table(admin, old)?;
-    Ok(Swap { way: Way::Load, begin, end })
+    Ok((begin, end))
 }
 
 /// More changed links than are kept beside the table.
-fn fold(edge: &Edge, campaign: &Campaign, csv: &Path, number: u32) -> Result<Swap> {
+fn fold(edge: &Edge, campaign: &Campaign, csv: &Path, number: u32) -> Result<(Instant, Instant)> {
     write_changed(csv, campaign, number).map_err(Failure::at(format!("cannot write {}", csv.display())))?;
     let admin = edge.admin();
     let old = admin.metrics()?.sum(TABLE_TIME)?;
     let begin = Instant::now();
     on(SERVER, || edge.import(csv))?;
     let end = wait_for_new_table(&admin, old)?;
-    Ok(Swap { way: Way::Fold, begin, end })
+    Ok((begin, end))
 }
 
 /// The site's pages in another language than before: all that a configuration holds is built anew.
-fn reload(edge: &Edge, number: u32) -> Result<Swap> {
+fn reload(edge: &Edge, number: u32) -> Result<(Instant, Instant)> {
     edge.set_language(if number.is_multiple_of(2) { "fr" } else { "de" })?;
     let begin = Instant::now();
     edge.admin().act("/reload")?;
-    Ok(Swap { way: Way::Reload, begin, end: Instant::now() })
+    Ok((begin, Instant::now()))
 }
 
 /// The first links with the same pages and another query.
@@ -219,9 +238,10 @@ fn wait_for_new_table(admin: &Admin, old: f64) -> Result<Instant> {
     }
 }
 
-/// The clicks of one part of the run.
+/// The clicks of one swap, or of the quiet time before and between those of one number.
 struct Part {
     what: &'static str,
+    number: u32,
     seconds: f64,
     requests: usize,
     failed: usize,
@@ -229,11 +249,13 @@ struct Part {
     latencies: Latencies,
 }
 
+const STEADY: &str = "steady";
+
 impl Part {
-    fn of<'a>(what: &'static str, seconds: f64, samples: impl Iterator<Item = &'a Sample>) -> Self {
-        let samples: Vec<&Sample> = samples.collect();
+    fn of(what: &'static str, number: u32, seconds: f64, samples: &[&Sample]) -> Self {
         Self {
             what,
+            number,
             seconds,
             requests: samples.len(),
             failed: samples.iter().filter(|sample| !sample.redirected).count(),
@@ -243,33 +265,58 @@ impl Part {
     }
 }
 
+/// Neither a swap's nor steady is what prepares one: a window, a file that is written.
 fn parts(swaps: &[Swap], outcome: &Outcome) -> Vec<Part> {
-    let spans = |way: Way| {
-        let of_way = swaps.iter().filter(move |swap| swap.way == way);
-        of_way.map(|swap| swap.begin - outcome.begin..swap.end + AFTERMATH - outcome.begin)
+    let since_begin = |at: Instant| at - outcome.begin;
+    let during = |from: Duration, to: Duration| -> Vec<&Sample> {
+        outcome.samples.iter().filter(|sample| (from..to).contains(&sample.intended)).collect()
     };
-    let during = |way: Way, sample: &Sample| spans(way).any(|span| span.contains(&sample.intended));
-    let mut parts: Vec<Part> = Way::ALL
-        .into_iter()
-        .map(|way| {
-            let seconds = spans(way).map(|span| (span.end - span.start).as_secs_f64()).sum();
-            Part::of(way.label(), seconds, outcome.samples.iter().filter(|sample| during(way, sample)))
-        })
-        .collect();
-    let end = outcome.samples.iter().map(|sample| sample.intended).max().unwrap_or_default();
-    let swapping: f64 = parts.iter().map(|part| part.seconds).sum();
-    let steady = outcome
-        .samples
-        .iter()
-        .filter(|sample| sample.intended >= WARM_UP && !Way::ALL.into_iter().any(|way| during(way, sample)));
-    let seconds = end.saturating_sub(WARM_UP).as_secs_f64() - swapping;
-    parts.insert(0, Part::of("steady", seconds, steady));
+    let mut parts = Vec::new();
+    let mut quiet_from = WARM_UP;
+    for swaps in swaps.chunk_by(|one, next| one.number == next.number) {
+        let (mut steady, mut steady_s) = (Vec::new(), 0.0);
+        for swap in swaps {
+            let (from, to) = (since_begin(swap.begin), since_begin(swap.end) + AFTERMATH);
+            parts.push(Part::of(swap.way.label(), swap.number, (to - from).as_secs_f64(), &during(from, to)));
+            let quiet_to = since_begin(swap.prepared_from);
+            steady_s += quiet_to.saturating_sub(quiet_from).as_secs_f64();
+            steady.extend(during(quiet_from, quiet_to));
+            quiet_from = to;
+        }
+        parts.extend(swaps.first().map(|swap| Part::of(STEADY, swap.number, steady_s, &steady)));
+    }
     parts
 }
 
-fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()> {
+fn report(
+    arguments: &Arguments,
+    links: u64,
+    swaps: &[Swap],
+    outcome: &Outcome,
+    memory: Memory,
+) -> Result<()> {
     let parts = parts(swaps, outcome);
-    let steady_p99_us = parts[0].latencies.us(0.99);
+    for part in &parts {
+        let us = |share| part.latencies.us(share);
+        let row = format!(
+            "{},{links},{},{},{},{},{:.1},{},{},{:.0},{:.0},{:.0},{:.0},{:.5}",
+            arguments.mode.label(),
+            arguments.per_second,
+            arguments.connections,
+            part.what,
+            part.number,
+            part.seconds,
+            part.requests,
+            part.failed,
+            us(0.5),
+            us(0.99),
+            us(0.999),
+            us(1.0),
+            part.late_share,
+        );
+        keep_row("swap", CSV_HEADER, &row);
+    }
+    let of = |what: &'static str| parts.iter().filter(move |part| part.what == what);
     let mut table = Table::new(&[
         "",
         "seconds",
@@ -282,41 +329,32 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
         "max, ms",
         "client late",
     ]);
-    for part in &parts {
-        let us = |share| part.latencies.us(share);
-        let row = format!(
-            "{},{},{},{},{},{:.1},{},{},{:.0},{:.0},{:.0},{:.0},{:.5}",
-            arguments.mode.label(),
-            arguments.links,
-            arguments.per_second,
-            arguments.connections,
-            part.what,
-            part.seconds,
-            part.requests,
-            part.failed,
-            us(0.5),
-            us(0.99),
-            us(0.999),
-            us(1.0),
-            part.late_share,
-        );
-        append_csv(&arguments.out, "swap", CSV_HEADER, &row)?;
+    for what in [STEADY].into_iter().chain(Way::ALL.map(Way::label)) {
+        let ms = |share: f64| Spread::of(of(what).map(|part| part.latencies.us(share) / 1e3)).text(2);
+        let beside = of(what)
+            .zip(of(STEADY))
+            .map(|(part, steady)| part.latencies.us(0.99) / steady.latencies.us(0.99));
         table.row(&[
-            part.what.to_owned(),
-            format!("{:.1}", part.seconds),
-            part.requests.to_string(),
-            part.failed.to_string(),
-            format!("{:.2}", us(0.5) / 1e3),
-            format!("{:.2}", us(0.99) / 1e3),
-            format!("{:.2}", us(0.99) / steady_p99_us),
-            format!("{:.2}", us(0.999) / 1e3),
-            format!("{:.1}", us(1.0) / 1e3),
-            format!("{:.2} %", part.late_share * 100.0),
+            what.to_owned(),
+            Spread::of(of(what).map(|part| part.seconds)).text(1),
+            of(what).map(|part| part.requests).sum::<usize>().to_string(),
+            of(what).map(|part| part.failed).sum::<usize>().to_string(),
+            ms(0.5),
+            ms(0.99),
+            Spread::of(beside).text(2),
+            ms(0.999),
+            ms(1.0),
+            format!("{:.2} %", Spread::of(of(what).map(|part| part.late_share * 100.0)).median),
         ]);
     }
-    let mut body = table.text().to_owned();
-    body.push_str(&seen(swaps));
-    let warm_up_failed = outcome.failed() - parts.iter().map(|part| part.failed as u64).sum::<u64>();
+    let mib = |bytes: u64| bytes >> 20;
+    let body = format!(
+        "{}\nThe edge's memory after the last swap: {} MiB, at its peak {} MiB.\n",
+        table.text(),
+        mib(memory.resident_bytes),
+        mib(memory.peak_bytes),
+    );
+    let elsewhere_failed = outcome.failed() - parts.iter().map(|part| part.failed as u64).sum::<u64>();
     let method = format!(
         "{} links, {} clicks per second over {} keep-alive connections, journal in `{}` mode; server and client on \
          one core each, and the import and the building of the new table are on the server's core, too. \"Load\" \
@@ -324,33 +362,26 @@ fn report(arguments: &Arguments, swaps: &[Swap], outcome: &Outcome) -> Result<()
          all links are loaded from the database; \"fold\" imports {CHANGED} changed links with `links.overlay_max = \
          {OVERLAY_MAX}`; \"reload\" changes the language of the site's pages and has the configuration reloaded. A \
          swap's time runs from there until the edge's metrics show the time of a new table, or until it says that the \
-         new configuration counts, and {} s more, in which the old one is dropped; \"steady\" is all other time \
-         but the first {} s. Each click \
+         new configuration counts, and {} s more, in which the old one is dropped; \"steady\" is the time before the three \
+         swaps of a turn, without the first {} s and without what prepares a swap: the window, the writing of the file that is \
+         imported. Medians of {} turns, in brackets the least and the most, × of each turn's own steady time. Each click \
          counts from when it was to be sent. Failed is every answer but the 302 to the link's own page, no answer \
          within 10 s, and a click whose connection broke. Over the whole run {} connections broke, and {} clicks \
-         failed in the first seconds. \"Client late\" is the share of clicks that the client itself came to more than \
+         failed outside of these parts. \"Client late\" is the share of clicks that the client itself came to more than \
          {} µs after they were due.\n\n\
          Unfair to the edge: where it has more cores than one, import, load and building are on another than the clicks. \
          Kind to it: at this rate its core is idle most of the time, and the site has few settings to build anew.",
-        arguments.links,
+        links,
         arguments.per_second,
         arguments.connections,
         arguments.mode.label(),
         AFTERMATH.as_secs(),
         WARM_UP.as_secs(),
+        arguments.swaps,
         outcome.broken,
-        warm_up_failed,
+        elsewhere_failed,
         LATE.as_micros(),
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, "swap", "Swap of the table and reload under load", &method, &body)
-}
-
-/// Each swap that the edge's metrics showed.
-fn seen(swaps: &[Swap]) -> String {
-    let mut table = Table::new(&["in place after", "seconds"]);
-    for swap in swaps {
-        table.row(&[swap.way.label(), &format!("{:.3}", (swap.end - swap.begin).as_secs_f64())]);
-    }
-    format!("\n{}", table.text())
+    write_results(&arguments.out, "swap", "Swap of the table and reload under load", &method, &body)
 }

@@ -129,8 +129,20 @@ fn count(step: &Step, times: u64) -> u64 {
         .unwrap();
     assert!(output.status.success(), "{}: {}", step.name, String::from_utf8_lossy(&output.stderr));
     let files = fs::read_dir(folder.path()).unwrap();
-    let profiles = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
-    profiles.filter(|profile| counts(step, profile)).filter_map(|profile| total(&profile)).sum()
+    let profiles: Vec<String> = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let counted: Vec<u64> = profiles
+        .iter()
+        .filter(|profile| counts(step, profile))
+        .filter_map(|profile| total(profile))
+        .collect();
+    // A thread whose function has another name now would be left out unseen.
+    assert!(
+        counted.len() >= step.threads.len(),
+        "{}: not all threads of {:?} were found",
+        step.name,
+        step.threads
+    );
+    counted.iter().sum()
 }
 
 fn counts(step: &Step, profile: &str) -> bool {

@@ -12,7 +12,7 @@ use crate::competitor::QUIET_PATIENCE;
 use crate::edge::{Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::process::{CLIENT, Cores, SERVER, output};
-use crate::report::{Spread, Table, append_csv, micros, write_markdown};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 
 /// One competitor's figures of one round.
 struct Turn {
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments, binary: &Path) -> Result<()> {
             println!("round {round} of {}: {name} {per_second:.0} events/s", arguments.rounds);
             if round > 0 {
                 let row = format!("{},{:.3}", super::csv_row(round, name, &turn.filled), turn.server_us());
-                append_csv(&arguments.out, NAME, CSV_HEADER, &row)?;
+                keep_row(NAME, CSV_HEADER, &row);
             }
         }
         if round > 0 {
@@ -181,5 +181,5 @@ fn report(arguments: &Arguments, rounds: &[(Turn, Turn)], version: &str) -> Resu
         reconcile.text(1),
     );
     println!("\n{body}");
-    write_markdown(&arguments.out, NAME, "Delivery into PostgreSQL", &method, &body)
+    write_results(&arguments.out, NAME, "Delivery into PostgreSQL", &method, &body)
 }
