@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -70,7 +71,9 @@ impl Running {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().map_err(failure())? {
-                return ended_well(&self.name, status);
+                // Some let the signal itself end them.
+                let as_asked = status.signal() == Some(Signal::TERM.as_raw());
+                return if as_asked { Ok(()) } else { ended_well(&self.name, status) };
             }
             sleep(Duration::from_millis(5));
         }
