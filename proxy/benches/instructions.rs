@@ -14,6 +14,7 @@
 #[path = "shared/subjects.rs"]
 mod subjects;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::hint::black_box;
@@ -146,9 +147,21 @@ fn count(step: &Step, times: u64) -> u64 {
 }
 
 fn counts(step: &Step, profile: &str) -> bool {
-    // A function is written as `fn=(number) name` where it comes for the first time.
-    let runs = |part: &&str| profile.lines().any(|line| line.starts_with("fn=") && line.contains(part));
-    step.threads.is_empty() || step.threads.iter().any(runs)
+    step.threads.is_empty() || step.threads.iter().any(|part| runs(part, profile))
+}
+
+/// Whether the thread runs a function with `part` in its name. A function has a number, and its name beside it where
+/// it comes for the first time, `fn=(number) name`, which may be where it is called, `cfn=`.
+fn runs(part: &str, profile: &str) -> bool {
+    let named = profile.lines().filter_map(|line| function(line, "fn=").or_else(|| function(line, "cfn=")));
+    let numbers: HashSet<&str> =
+        named.filter(|(_, name)| name.contains(part)).map(|(number, _)| number).collect();
+    profile.lines().filter_map(|line| function(line, "fn=")).any(|(number, _)| numbers.contains(number))
+}
+
+/// The number of a function, and its name where it stands there.
+fn function<'p>(line: &'p str, key: &str) -> Option<(&'p str, &'p str)> {
+    line.strip_prefix(key).map(|rest| rest.split_once(' ').unwrap_or((rest, "")))
 }
 
 fn total(profile: &str) -> Option<u64> {

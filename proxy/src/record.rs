@@ -332,3 +332,6 @@ impl Recorder {
         self.behind.get()
     }
 }
+
+#[cfg(test)]
+mod tests;

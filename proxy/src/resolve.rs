@@ -71,3 +71,25 @@ impl<'a> Resolution<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::target::approve;
+
+    #[test]
+    fn a_link_ends_at_its_time_by_a_clock_that_can_be_trusted() {
+        let approved = approve("https://www.example.com/").expect("is a good target");
+        let end = UnixMillis(1_000);
+        let link = Link { target: approved.target(), campaign: b"", append: false, expires_at: Some(end) };
+        let of = |now: u64, expiry| Resolution::of(Found::Live(link), UnixMillis(now), expiry);
+        assert_eq!(of(999, Expiry::Counts), Resolution::Live(link));
+        assert_eq!(of(1_000, Expiry::Counts), Resolution::Expired);
+        assert_eq!(of(1_000, Expiry::Ignored), Resolution::Live(link), "a wrong clock ends no links");
+        assert_eq!(
+            Resolution::of(Found::Disabled, UnixMillis(0), Expiry::Ignored),
+            Resolution::Disabled,
+            "what somebody switched off stays off"
+        );
+    }
+}

@@ -36,8 +36,6 @@ use crate::policy::{self, Part};
 const TICK: Duration = Duration::from_millis(50);
 /// Of these ticks, every how many the sites' shares of the journal are measured.
 const TICKS_PER_MEASURE: u32 = 20;
-/// How far the clock may be behind the time of the links' table.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How often refused connections are told of in the log; the metric counts each.
 const REFUSALS_SAID_EVERY: Duration = Duration::from_secs(60);
 /// What connections are refused for, and the limit that an operator can raise.
@@ -253,9 +251,7 @@ fn warn_of_refused(customers: &Customers) {
 impl Control {
     fn tick(&mut self) {
         let now = clock::now();
-        // A clock that is set a little now and then is no fault.
-        let behind = now.after(CLOCK_TOLERANCE) < self.edge.shared.links.load().table().made_at();
-        let expiry = if behind { Expiry::Ignored } else { Expiry::Counts };
+        let expiry = Expiry::beside(now, self.edge.shared.links.load().table().made_at());
         let expired = self.edge.shared.vitals.published().load().expiry;
         self.edge.shared.vitals.tick(now, expiry);
         if let (Expiry::Ignored, Expiry::Counts, Some(acme)) =

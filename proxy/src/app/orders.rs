@@ -201,8 +201,12 @@ impl Clerk {
                 if let Some((_, fault)) = &way.failed {
                     return Err(LockFault(fault.clone()));
                 }
-                let opened = database::open(&settings.source, Access::ReadWrite, settings.timeout)
-                    .and_then(|mut database| database.migrate(settings.migrate).map(|_| database));
+                let opened = database::open(&settings.source, Access::ReadWrite, settings.timeout).and_then(
+                    |mut database| {
+                        // A missing table says so itself when it is asked.
+                        database.migrate_or_make_do(settings.migrate).map(|_| database)
+                    },
+                );
                 let database = opened.map_err(|error| {
                     let fault = chain(&error);
                     way.failed = Some((now, fault.clone()));

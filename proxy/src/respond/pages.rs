@@ -96,8 +96,8 @@ pub struct Pages {
     common: Arc<Common>,
     /// The address of the icon in the browser's tab.
     icon: String,
-    /// The element with the logo or the name, or nothing.
-    sign: String,
+    /// The element with the logo or the name, or nothing; shared by those that look alike in this.
+    sign: Arc<str>,
     /// For pages without a time, which run no script.
     policy: HeaderValue,
     policy_timed: HeaderValue,
@@ -111,7 +111,7 @@ impl Pages {
         let script = squeeze(include_str!("page.js"));
         let script_hash = policy_hash(&script);
         let common = Common { style: squeeze(include_str!("page.css")), script, script_hash };
-        Self::dressed(String::new(), String::new(), SLATE, Language::En, TimeZone::UTC, Arc::new(common))
+        Self::dressed(String::new(), Arc::default(), SLATE, Language::En, TimeZone::UTC, Arc::new(common))
     }
 
     /// Prepares the pages of another brand, of which there may be many.
@@ -122,13 +122,15 @@ impl Pages {
             Some(logo) => logo_sign(logo, &name),
             None => format!(r#"<p class="sign">{name}</p>"#),
         };
+        // Thousands of customers may differ from their site in a colour and share its logo.
+        let sign = if *sign == *self.sign { Arc::clone(&self.sign) } else { sign.into() };
         let common = Arc::clone(&self.common);
         Self::dressed(name, sign, brand.colour, brand.language, brand.time_zone.clone(), common)
     }
 
     fn dressed(
         name: String,
-        sign: String,
+        sign: Arc<str>,
         colour: Colour,
         language: Language,
         zone: TimeZone,

@@ -331,6 +331,14 @@ fn a_check_says_where_the_dns_leads_and_whether_a_certificate_is_there() {
     let output = edge.ask(&["domains", "check", "localhost", "--expect", "192.0.2.1"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("elsewhere") && said.contains("NONE"), "{said}");
+    // What was switched off on purpose is not looked at; what nobody answers for is.
+    edge.execute("insert into domains (host, site, disabled) values ('off.invalid', 'shop', 1), ('lost.invalid', 'later', 0)");
+    wait_for("the rows", || (edge.status()["domains"]["refused"] == 1).then_some(()));
+    let output = edge.ask(&["domains", "check", "--json", "--expect", "localhost"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let looked: Vec<_> = found.as_array().unwrap().iter().map(|one| (&one["host"], &one["edge"])).collect();
+    let refused = (&"lost.invalid".into(), &"refused".into());
+    assert!(looked.len() == 3 && looked.contains(&refused), "{found}");
 }
 
 /// Reading them once took longer than a statement may, and the database counted as down: nothing was delivered.

@@ -87,7 +87,7 @@ impl Check {
         let hosts: Vec<String> = if self.hosts.is_empty() {
             domains
                 .iter()
-                .filter(|domain| domain.state != "refused")
+                .filter(|domain| domain.state != "disabled")
                 .map(|domain| domain.host.clone())
                 .collect()
         } else {

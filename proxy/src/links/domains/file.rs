@@ -5,13 +5,16 @@
 //! {"host":"click.brand.com","site":"customers","namespace":"…","brand":"","disabled":false,"absent_since":null}
 //! ```
 //!
-//! The checksum covers every byte after the first line. A damaged file is set aside, never deleted.
+//! A brand that an earlier line has stands there alone: `"like":"<its host>"` refers to it (since version 2). The
+//! checksum covers every byte after the first line. A damaged file is set aside, never deleted.
 //! The same bytes go along with links that are carried to another edge (see `parcel`).
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +23,9 @@ use super::{Brands, Domain, Domains};
 use crate::database::{escape, unescape};
 use crate::event::UnixMillis;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// It knows no `like`.
+const VERSION_MIN: u32 = 1;
 const NEWEST: &str = "domains.ndjson";
 const BEFORE: &str = "domains.before.ndjson";
 const TEMPORARY: &str = "domains.tmp";
@@ -39,31 +44,43 @@ struct Line<'a> {
     /// Escaped, as in the database.
     namespace: Cow<'a, str>,
     brand: Cow<'a, str>,
+    /// An earlier line's host, whose brand this one has, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    like: Option<Cow<'a, str>>,
     disabled: bool,
     absent_since: Option<u64>,
 }
 
 impl<'a> Line<'a> {
-    fn of(host: &'a str, domain: &'a Domain) -> Self {
+    fn of(host: &'a str, domain: &'a Domain, like: Option<&'a str>) -> Self {
         Self {
             host: host.into(),
             site: (&*domain.site).into(),
             namespace: escape(&domain.namespace),
-            brand: (&*domain.brand).into(),
+            brand: if like.is_some() { "".into() } else { (&*domain.brand).into() },
+            like: like.map(Into::into),
             disabled: domain.disabled,
             absent_since: domain.absent_since.map(|since| since.0),
         }
     }
 
-    fn domain(self, brands: &mut Brands) -> (Box<str>, Domain) {
+    /// The domain, with the brand of one of those `before` it where it is like that.
+    fn domain(self, brands: &mut Brands, before: &Domains) -> Result<(Box<str>, Domain), String> {
+        let brand = match self.like {
+            None => brands.keep(&self.brand, u64::MAX).unwrap_or_default(),
+            Some(like) => match before.get(&like) {
+                Some(known) => Arc::clone(&known.brand),
+                None => return Err(format!("{} is like {like}, which does not stand before it", self.host)),
+            },
+        };
         let domain = Domain {
             site: self.site.into(),
             namespace: unescape(&self.namespace).into(),
-            brand: brands.keep(&self.brand, u64::MAX).unwrap_or_default(),
+            brand,
             disabled: self.disabled,
             absent_since: self.absent_since.map(UnixMillis),
         };
-        (self.host.into(), domain)
+        Ok((self.host.into(), domain))
     }
 }
 
@@ -96,8 +113,15 @@ pub fn write(folder: &Path, domains: &Domains) -> io::Result<()> {
 /// The bytes of a file that holds `domains`.
 pub(in super::super) fn encode(domains: &Domains) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
+    // By where the text lies: domains of one load that look alike share it.
+    let mut first_with: HashMap<*const u8, &str> = HashMap::new();
     for (host, domain) in &domains.by_host {
-        serde_json::to_writer(&mut body, &Line::of(host, domain))?;
+        let mut like = None;
+        if !domain.brand.is_empty() {
+            let first = *first_with.entry(domain.brand.as_ptr()).or_insert(host);
+            like = Some(first).filter(|&first| first != &**host);
+        }
+        serde_json::to_writer(&mut body, &Line::of(host, domain, like))?;
         body.push(b'\n');
     }
     let head = Head { version: VERSION, domains: domains.len() as u64, crc32c: crc32c::crc32c(&body) };
@@ -143,8 +167,11 @@ pub(in super::super) fn decode(bytes: &[u8]) -> Result<Domains, String> {
     let (head, body) = bytes.split_at(end);
     let body = body.get(1..).unwrap_or_default();
     let head: Head = serde_json::from_slice(head).map_err(|_| "its first line is none")?;
-    if head.version != VERSION {
-        return Err(format!("it has version {}, this release reads {VERSION}", head.version));
+    if !(VERSION_MIN..=VERSION).contains(&head.version) {
+        return Err(format!(
+            "it has version {}, this release reads {VERSION_MIN} to {VERSION}",
+            head.version
+        ));
     }
     if head.crc32c != crc32c::crc32c(body) {
         return Err("it does not match its checksum".to_owned());
@@ -153,7 +180,7 @@ pub(in super::super) fn decode(bytes: &[u8]) -> Result<Domains, String> {
     let mut brands = Brands::default();
     for line in body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let (host, domain) = line.domain(&mut brands);
+        let (host, domain) = line.domain(&mut brands, &domains)?;
         domains.by_host.insert(host, domain);
     }
     if domains.len() as u64 != head.domains {

@@ -168,6 +168,39 @@ fn equal_brands_are_kept_once_and_all_of_them_are_bounded() {
     assert!(&*refusal.host == "b.example" && refusal.reason.contains("links.brands_max"), "{refusal:?}");
 }
 
+/// It held the brand of thousands of customers of one reseller once for each of them.
+#[test]
+fn the_file_holds_a_shared_brand_once_and_reads_files_that_do_not() {
+    let brand = format!("{{\"name\":\"{}\"}}", "n".repeat(60));
+    let names: Vec<String> = (0..100).map(|i| format!("a{i}.example")).collect();
+    let rows = names.iter().map(|host| Row { brand: &brand, ..row(host) });
+    let known = Domains::default().merged(rows, &settings(), None, NOW).domains;
+    let bytes = file::encode(&known).unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    assert_eq!(text.matches("nnnn").count(), 60 / 4, "{text}");
+    let read = file::decode(&bytes).unwrap();
+    assert_eq!(read.by_host, known.by_host);
+    assert!(
+        read.iter().all(|(_, domain)| Arc::ptr_eq(&domain.brand, &read.get("a0.example").unwrap().brand))
+    );
+
+    let with_head = |version: u32, body: &str| {
+        let head = format!(
+            "{{\"version\":{version},\"domains\":1,\"crc32c\":{}}}\n",
+            crc32c::crc32c(body.as_bytes())
+        );
+        file::decode(format!("{head}{body}").as_bytes())
+    };
+    let line = |more: &str| {
+        format!(
+            "{{\"host\":\"a.example\",\"site\":\"s\",\"namespace\":\"\",\"brand\":\"{{}}\",{more}\"disabled\":false,\"absent_since\":null}}\n"
+        )
+    };
+    assert_eq!(hosts(&with_head(1, &line("")).unwrap()), ["a.example"]);
+    assert!(with_head(3, &line("")).unwrap_err().contains("version 3"));
+    assert!(with_head(2, &line("\"like\":\"z.example\",")).unwrap_err().contains("like z.example"));
+}
+
 #[test]
 fn the_file_reads_as_it_was_written_and_damage_costs_one_generation() {
     let folder = tempfile::tempdir().unwrap();

@@ -224,6 +224,18 @@ fn a_logo_stands_inside_the_page_with_the_name_for_those_who_cannot_see_it() {
     assert!(!html(&response).contains("alert(1)"), "the picture stays a picture");
 }
 
+/// Each customer's pages had a copy of the site's logo, however little else differed.
+#[test]
+fn pages_that_differ_in_a_colour_share_the_logo() {
+    let logo = Logo::new(br#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>"#).unwrap();
+    let site = Brand { logo: Some(logo), ..brand() };
+    let pages = Pages::neutral().of(&site);
+    let other = pages.of(&Brand { colour: "#112233".parse().unwrap(), ..site.clone() });
+    assert!(Arc::ptr_eq(&pages.sign, &other.sign));
+    let named = pages.of(&Brand { name: "Other".to_owned(), logo: None, ..site });
+    assert!(!Arc::ptr_eq(&pages.sign, &named.sign));
+}
+
 #[test]
 fn hostile_fields_choose_a_language_and_nothing_else() {
     let pages = Pages::neutral().of(&brand());
