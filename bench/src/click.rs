@@ -231,14 +231,12 @@ fn report(arguments: &Arguments, competitors: &[Competitor]) -> Result<()> {
         let figure = |pick: &dyn Fn(&Round) -> f64| Spread::of(competitor.rounds.iter().map(pick));
         let limited = competitor.rounds.iter().filter(|round| round.client_limits()).count();
         let mut cells = vec![competitor.name.label().to_owned(), figure(&Round::answering_us).text(2)];
-        for (pick, own) in
-            [(Round::answering_us as fn(&Round) -> f64, None), (Round::all_us as fn(&Round) -> f64, Some(()))]
-        {
-            cells.extend(own.map(|()| format!("{:.2}", figure(&pick).median)));
-            cells.extend(
-                yardsticks.iter().map(|yardstick| ratio(&competitor.rounds, &yardstick.rounds, pick).text(2)),
-            );
-        }
+        let ratios = |pick: fn(&Round) -> f64| {
+            yardsticks.iter().map(move |yardstick| ratio(&competitor.rounds, &yardstick.rounds, pick).text(2))
+        };
+        cells.extend(ratios(Round::answering_us));
+        cells.push(format!("{:.2}", figure(&Round::all_us).median));
+        cells.extend(ratios(Round::all_us));
         cells.extend([
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.user)).median),
             format!("{:.2}", figure(&|round| round.per_request_us(round.under_load.system)).median),

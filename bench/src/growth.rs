@@ -21,7 +21,7 @@ use crate::edge::Mode;
 use crate::failure::{Failure, Result};
 use crate::machine::{TEN_MILLION, ten_million_fit};
 use crate::process::{Running, allow_connections};
-use crate::report::{Spread, Table, keep_row, leave_out, micros, write_results};
+use crate::report::{Spread, Table, keep_row, micros, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -116,11 +116,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Distinct targets by number of links, then the repeating ones.
 fn campaigns(arguments: &Arguments) -> Vec<Campaign> {
     let mut links = arguments.links.clone();
-    if arguments.ten_million {
-        match ten_million_fit() {
-            Ok(()) => links.push(TEN_MILLION),
-            Err(why) => leave_out(why.to_string()),
-        }
+    if arguments.ten_million && ten_million_fit() {
+        links.push(TEN_MILLION);
     }
     let distinct = links.into_iter().map(|links| Campaign { links, targets: Targets::Distinct });
     let repeating = Campaign { links: arguments.repeating, targets: Targets::Repeating };

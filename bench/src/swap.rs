@@ -22,7 +22,7 @@ use crate::edge::{self, Edge, Mode};
 use crate::failure::{Failure, Result};
 use crate::machine::{TEN_MILLION, ten_million_fit};
 use crate::process::{Memory, Running, SERVER, on};
-use crate::report::{Latencies, Spread, Table, keep_row, leave_out, write_results};
+use crate::report::{Latencies, Spread, Table, keep_row, write_results};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -143,14 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn links(arguments: &Arguments) -> u64 {
-    match ten_million_fit() {
-        _ if !arguments.ten_million => arguments.links,
-        Ok(()) => TEN_MILLION,
-        Err(why) => {
-            leave_out(why.to_string());
-            arguments.links
-        }
-    }
+    if arguments.ten_million && ten_million_fit() { TEN_MILLION } else { arguments.links }
 }
 
 fn swap_all(
