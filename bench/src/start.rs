@@ -1,13 +1,17 @@
 //! Scenario `start`: from the start of the process to the first redirect, while the database is away.
 //!
 //! Holdfast starts from its snapshot, nginx and HAProxy from their configurations; the page cache is warm for all.
+//! With ten million links most of Holdfast's start is the system's: it hands out memory that nobody used for a while.
+//! So each round also measures that alone, and Holdfast again right afterwards, when the memory is there.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use memmap2::{Advice, MmapMut};
 
 use crate::campaign::{Campaign, Targets};
 use crate::competitor::Name;
@@ -58,32 +62,52 @@ struct Prepared {
 }
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// So long after the last program's end the system has taken back, or given to its host, what was freed.
+const MEMORY_RESTS: Duration = Duration::from_secs(5);
+/// What a page has at least.
+const PAGE_BYTES: usize = 4096;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = arguments.scratch.join(format!("start-{}", std::process::id()));
     let mut prepared = prepare_all(arguments, &scratch)?;
+    let snapshot = snapshot_bytes(&scratch.join(folder_name(Name::Holdfast, TEN_MILLION)));
+    let (mut memory_ms, mut again_ms) = (Vec::new(), Vec::new());
     for round in 1..=arguments.rounds {
+        let keep = |name: &str, links: u64, ms: f64, all: &mut Vec<f64>| {
+            println!("round {round} of {}: {name}, {links} links, {ms:.0} ms", arguments.rounds);
+            let row = format!("{links},{},{name},{round},{ms:.1}", arguments.targets.label());
+            keep_row("start", "links,targets,competitor,round,start_ms", &row);
+            all.push(ms);
+        };
         for one in &mut prepared {
             let start_ms = one.start()?;
-            let (name, links) = (one.name.label(), one.campaign.links);
-            println!("round {round} of {}: {name}, {links} links, {start_ms:.0} ms", arguments.rounds);
-            let row = format!("{links},{},{name},{round},{start_ms:.1}", arguments.targets.label());
-            keep_row("start", "links,targets,competitor,round,start_ms", &row);
-            one.starts_ms.push(start_ms);
+            keep(one.name.label(), one.campaign.links, start_ms, &mut one.starts_ms);
+        }
+        let largest = prepared.iter().find(|one| one.campaign.links == TEN_MILLION);
+        if let (Some(one), Some(bytes)) = (largest, snapshot) {
+            thread::sleep(MEMORY_RESTS);
+            keep("memory-alone", TEN_MILLION, touch(bytes)?, &mut memory_ms);
+            keep("holdfast-memory-there", TEN_MILLION, one.start()?, &mut again_ms);
         }
     }
     let mut table = Table::new(&["", "links", "start to first redirect, ms"]);
-    for one in &prepared {
-        let spread = Spread::of(one.starts_ms.iter().copied());
-        table.row(&[one.name.label(), &one.campaign.links.to_string(), &spread.text(0)]);
+    let starts = prepared.iter().map(|one| (one.name.label(), one.campaign.links, &one.starts_ms));
+    let memory = [("memory of that size, first use", &memory_ms), ("holdfast, memory there", &again_ms)];
+    for (name, links, all) in starts.chain(memory.map(|(name, all)| (name, TEN_MILLION, all))) {
+        if !all.is_empty() {
+            table.row(&[name, &links.to_string(), &Spread::of(all.iter().copied()).text(0)]);
+        }
     }
     println!("\n{}", table.text());
     let method = format!(
         "Links with {} targets, {} starts each in turn, not pinned to a core. Holdfast's database is moved away before; \
-         the clock runs from the start of the process to the answer for the last link. Medians, in brackets the least and \
-         the most.",
+         the clock runs from the start of the process to the answer for the last link. \"Memory of that size\" is a \
+         program that writes a byte into each page of as much fresh memory as the snapshot of ten million links has, \
+         {} s after anybody else used any; Holdfast starts once more right after it. Medians, in brackets the least \
+         and the most.",
         arguments.targets.label(),
         arguments.rounds,
+        MEMORY_RESTS.as_secs(),
     );
     write_results(&arguments.out, "start", "Start to first redirect", &method, table.text())?;
     fs::remove_dir_all(&scratch).map_err(Failure::at(format!("cannot remove {}", scratch.display())))
@@ -104,11 +128,38 @@ fn prepare_all(arguments: &Arguments, scratch: &Path) -> Result<Vec<Prepared>> {
         println!("preparing {} with {links} links", name.label());
         let campaign = Campaign { links, targets: arguments.targets };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let folder = scratch.join(format!("{}-{links}", name.label()));
+        let folder = scratch.join(folder_name(name, links));
         let start = prepare(arguments.holdfast.as_deref(), name, &folder, &campaign, address)?;
         prepared.push(Prepared { name, campaign, address, start, starts_ms: Vec::new() });
     }
     Ok(prepared)
+}
+
+fn folder_name(name: Name, links: u64) -> String {
+    format!("{}-{links}", name.label())
+}
+
+/// How long the newest snapshot of an edge is.
+fn snapshot_bytes(folder: &Path) -> Option<u64> {
+    let files = fs::read_dir(folder.join("data/links")).ok()?.filter_map(|file| file.ok()?.metadata().ok());
+    files.map(|file| file.len()).max()
+}
+
+/// Takes so many bytes of memory from the system, in pages as Holdfast's tables have them, uses and frees them;
+/// milliseconds.
+fn touch(bytes: u64) -> Result<f64> {
+    let begin = Instant::now();
+    let bytes = usize::try_from(bytes).expect("a snapshot fits into memory");
+    let mut memory = MmapMut::map_anon(bytes).map_err(Failure::at("cannot map memory"))?;
+    // A system without huge pages says no; small ones serve as well.
+    let _ = memory.advise(Advice::HugePage);
+    for page in memory.chunks_mut(PAGE_BYTES) {
+        if let Some(first) = page.first_mut() {
+            *first = 1;
+        }
+    }
+    std::hint::black_box(&memory);
+    Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
 /// Gives Holdfast, nginx or HAProxy its links, all that a start of it reads: Holdfast its snapshot, and its database

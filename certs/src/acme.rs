@@ -64,7 +64,7 @@ use http::Http;
 use lent::Lent;
 use load::{entry, load};
 use plan::{Demand, Held, Plan};
-use record::Record;
+use record::{Origin, Record};
 
 pub use answers::{ALPN, Challenge};
 pub use config::{Ask, Authority, Binding, Config, Way};
@@ -411,7 +411,7 @@ impl Acme {
     }
 
     /// Stores and serves a key with its chain, in PEM, as [`export`] gives them: a key in PKCS#8 and
-    /// a certificate for one name. It is renewed when its time comes if the name is permitted.
+    /// a certificate for one name. It is renewed when its time comes if configuration or snapshot know the name.
     ///
     /// # Blocking
     /// Waits for the storage.
@@ -433,11 +433,14 @@ impl Acme {
             plan::renewal(served.pair.chain.from, served.pair.chain.until, self.shared.parts.seed, &name);
         record.renew_at = renew_at;
         record.directory.clone_from(&self.shared.config.authority.directory);
+        let is_known = (self.shared.parts.known)(name.as_str());
+        let demanded = is_known && !self.shared.plan().is_wanted(name.as_str());
+        record.origin = if demanded { Origin::Demanded } else { Origin::Wanted };
         self.shared.parts.storage.write(&entry(&name), &record.encode()).map_err(ImportFault::Storage)?;
         // Whether this authority issued it is not known, so it is not asked for a renewal window.
         let held = Held { from, until, renew_at, id: None };
         self.shared.parts.issued.put(vec![(name.as_str().into(), served.pair)], now);
-        self.shared.plan().imported(&name, held, now);
+        self.shared.plan().imported(&name, held, demanded, now);
         self.shared.changed.notify_waiters();
         self.shared.nudge.notify_one();
         Ok(name)

@@ -228,11 +228,6 @@ struct Renew {
 }
 
 #[derive(Deserialize)]
-struct Import {
-    pem: Pem,
-}
-
-#[derive(Deserialize)]
 struct End {
     #[serde(default = "database")]
     of: String,
@@ -256,8 +251,11 @@ async fn act(path: &str, body: &[u8], commands: &Commands) -> Response<Full<Byte
         "/certificates/renew" => serde_json::from_slice(body).map(|renew: Renew| {
             Command::Certificates(Action::Renew(renew.name.map_or(Which::All, Which::Name)))
         }),
-        "/certificates/import" => serde_json::from_slice(body)
-            .map(|import: Import| Command::Certificates(Action::Import(import.pem))),
+        // The text itself: a parser would leave copies of the key behind.
+        "/certificates/import" => match std::str::from_utf8(body) {
+            Ok(pem) => Ok(Command::Certificates(Action::Import(Pem::from(pem)))),
+            Err(_) => return said(StatusCode::BAD_REQUEST, &json!({ "error": "the body is no PEM text" })),
+        },
         "/certificates/account-key" => Ok(Command::Certificates(Action::ChangeAccountKey)),
         "/window/end" => serde_json::from_slice(body).map(|end: End| Command::EndWindow { of: end.of }),
         _ => return said(StatusCode::NOT_FOUND, &json!({ "error": "there is no such action" })),

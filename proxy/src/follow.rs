@@ -295,7 +295,7 @@ impl Follower {
             let (vitals, board) = (&self.vitals, &self.board);
             let is_sound = self.domains.follow(database, &self.config.domains(), now, || {
                 board.asks(clock::now());
-                vitals.may_probe()
+                vitals.may_go_on()
             })?;
             self.board.answered();
             if !is_sound {

@@ -139,6 +139,12 @@ impl Vitals {
         }
     }
 
+    /// Whether work on the database that has begun may go on: everywhere but in a window.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        !matches!(self.published.load().database, Health::Window { .. })
+    }
+
     /// Tells how an attempt on the database ended.
     pub fn observe(&self, signal: Signal, now: UnixMillis) {
         let mut state = self.lock();

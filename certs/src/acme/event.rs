@@ -66,7 +66,7 @@ pub enum Event {
 
 impl Event {
     /// Every word that [`Self::label`] may say, in the order of the alphabet.
-    pub const LABELS: [&str; 17] = [
+    pub const LABELS: [&str; 18] = [
         "account_created",
         "account_key_changed",
         "account_registered",
@@ -74,6 +74,7 @@ impl Event {
         "ask_down",
         "ask_no",
         "ask_yes",
+        "cut",
         "failed_authority",
         "failed_here",
         "failed_limited",
@@ -103,6 +104,7 @@ impl Event {
                 Blame::Another => "taken",
                 Blame::Authority { .. } => "failed_authority",
                 Blame::Domain { .. } => "failed_limited",
+                Blame::Cut => "cut",
                 Blame::Here => "failed_here",
                 Blame::Lock => "failed_lock",
                 Blame::Name => "failed_name",
@@ -208,6 +210,7 @@ mod tests {
             asked(Answer::Down),
             asked(Answer::No),
             asked(Answer::Yes),
+            failed(Blame::Cut),
             failed(Blame::Authority { retry_after: None }),
             failed(Blame::Here),
             failed(Blame::Domain { retry_after: None }),

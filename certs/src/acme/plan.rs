@@ -57,6 +57,9 @@ const AGAIN_SECONDS_MIN: i64 = 6 * 3600;
 /// A name that somebody says no to, and that is served, is asked about again after so long.
 const ASK_AGAIN: i64 = 24 * 3600;
 
+/// A name whose domain's orders under way fill its rate is looked at again after so long.
+const LOOK_AGAIN: i64 = 60;
+
 /// A name that was let in on demand and has failed so often is forgotten for the time of its back-off.
 const DEMANDED_FAILURES_MAX: u32 = 3;
 
@@ -85,6 +88,8 @@ pub(crate) fn wait_of_name(failures: u32) -> Duration {
 struct Entry {
     wanted: bool,
     demanded: bool,
+    /// Another certificate serves it, so that a demand keeps it no longer, until that one is gone.
+    covered: bool,
     held: Option<Held>,
     /// The window that the authority suggested for the renewal.
     window: Option<(UnixSeconds, UnixSeconds)>,
@@ -107,7 +112,7 @@ struct Entry {
 
 impl Entry {
     fn permitted(&self) -> bool {
-        self.wanted || self.demanded
+        self.wanted || (self.demanded && !self.covered)
     }
 }
 
@@ -122,6 +127,8 @@ enum Set {
 struct Domain {
     gauge: Gauge,
     paused_until: Option<UnixSeconds>,
+    /// First orders under way; the rate counts them, and what the authority never sees is given back.
+    running: u32,
 }
 
 #[derive(Default)]
@@ -214,23 +221,22 @@ impl Plan {
     }
 
     /// Replaces the set of names that are wanted without anybody demanding them. A name that `is_covered` by
-    /// another certificate is there by demand no longer.
+    /// another certificate is not ordered for by demand, as long as that is so.
     pub(crate) fn wanted(
         &mut self,
         wanted: HashSet<Name>,
         is_covered: impl Fn(&str) -> bool,
         now: UnixSeconds,
     ) {
-        let covered: Vec<Name> = self
+        let turned: Vec<Name> = self
             .names
             .iter()
-            .filter(|(name, entry)| entry.demanded && is_covered(name.as_str()))
+            .filter(|(name, entry)| entry.demanded && entry.covered != is_covered(name.as_str()))
             .map(|(name, _)| name.clone())
             .collect();
-        for name in covered {
+        for name in turned {
             if let Some(entry) = self.names.get_mut(&name) {
-                entry.demanded = false;
-                self.demanded -= 1;
+                entry.covered = !entry.covered;
             }
             self.file(&name, now);
         }
@@ -321,10 +327,14 @@ impl Plan {
         true
     }
 
-    /// A certificate was put in place by hand.
-    pub(crate) fn imported(&mut self, name: &Name, held: Held, now: UnixSeconds) {
+    /// A certificate was put in place by hand, of a name that is there by demand from now on, if it is `demanded`.
+    pub(crate) fn imported(&mut self, name: &Name, held: Held, demanded: bool, now: UnixSeconds) {
         let entry = self.names.entry(name.clone()).or_default();
         entry.held = Some(held);
+        if demanded && !entry.demanded {
+            entry.demanded = true;
+            self.demanded += 1;
+        }
         entry.window = None;
         self.file_window(name, now);
         self.file(name, now);
@@ -335,7 +345,9 @@ impl Plan {
         let mut starts = Vec::new();
         if self.domains.len() >= self.domains_sweep_at {
             self.domains.retain(|_, domain| {
-                !domain.gauge.is_clear(now) || domain.paused_until.is_some_and(|until| until > now)
+                !domain.gauge.is_clear(now)
+                    || domain.running > 0
+                    || domain.paused_until.is_some_and(|until| until > now)
             });
             self.domains_sweep_at = DOMAINS_SWEEP_MIN.max(self.domains.len() * 2);
         }
@@ -368,7 +380,11 @@ impl Plan {
         self.running -= 1;
         if set == Set::Renewal {
             self.running_renewals -= 1;
+        } else {
+            let domain = self.domain(name);
+            domain.running = domain.running.saturating_sub(1);
         }
+        let Some(entry) = self.names.get_mut(name) else { return };
         let blame = match &ended {
             Ended::Failed { blame, .. } => Some(*blame),
             _ => None,
@@ -491,6 +507,11 @@ impl Plan {
         self.names.get(name)?.held.as_ref()
     }
 
+    /// Whether configuration or snapshot wants the name.
+    pub(crate) fn is_wanted(&self, name: &str) -> bool {
+        self.names.get(name).is_some_and(|entry| entry.wanted)
+    }
+
     /// Whether a name is there by demand only.
     pub(crate) fn is_demanded(&self, name: &str) -> bool {
         self.names.get(name).is_some_and(|entry| entry.demanded)
@@ -521,7 +542,7 @@ impl Plan {
                     self.gate.refuse(name, now.plus(wait), now);
                 }
             }
-            Blame::Another | Blame::Here | Blame::Lock => {
+            Blame::Another | Blame::Cut | Blame::Here | Blame::Lock => {
                 let backoff = if blame == Blame::Here { LOCAL_BACKOFF } else { LOCK_BACKOFF };
                 entry.waits = entry.waits.saturating_add(1);
                 let wait = backoff.seconds(entry.waits, Chance::of(seed, (name, now)));
@@ -580,8 +601,12 @@ impl Plan {
         // Only a first order waits for the rates.
         let free_at = self.free_at(name, if is_counted { Set::Renewal } else { set }, now);
         if free_at > now {
+            // What runs may never come to the authority; then its place is free much sooner.
+            let domain = self.domains.get(name.registrable());
+            let is_soon = domain.is_some_and(|domain| domain.running > 0 && domain.paused_until <= Some(now));
+            let look_at = if is_soon { free_at.min(now.plus(LOOK_AGAIN)) } else { free_at };
             let entry = self.names.get_mut(name)?;
-            entry.not_before = Some(free_at);
+            entry.not_before = Some(look_at);
             if entry.wanted || entry.held.is_some() {
                 self.file(name, now);
             } else {
@@ -606,7 +631,10 @@ impl Plan {
         self.running += 1;
         if set == Set::Renewal {
             self.running_renewals += 1;
+        } else {
+            self.domain(name).running += 1;
         }
+        let entry = self.names.get_mut(name)?;
         let replaces = entry.held.as_ref().and_then(|held| held.id.clone()).filter(|_| !windowless);
         let confirm = !entry.wanted && entry.held.is_some();
         Some(Start::Order { name: name.clone(), attempt: entry.failures, replaces, confirm })
@@ -655,16 +683,20 @@ impl Plan {
     }
 
     fn admit(&mut self, name: &Name, now: UnixSeconds) -> bool {
-        let known = self.names.get(name).is_some_and(Entry::permitted);
+        let known = self.names.get(name).is_some_and(|entry| entry.wanted || entry.demanded);
         if !known && self.demanded >= self.bounds.demanded_max {
             return false;
         }
         self.gate.forget(name);
         let entry = self.names.entry(name.clone()).or_default();
         if !entry.permitted() {
-            entry.demanded = true;
             entry.refused = false;
-            self.demanded += 1;
+            // Whoever comes here found no other certificate.
+            entry.covered = false;
+            if !entry.demanded {
+                entry.demanded = true;
+                self.demanded += 1;
+            }
         }
         self.file(name, now);
         true

@@ -147,7 +147,7 @@ impl Work {
                 Some(Task::Ask(name)) => Done::Asked(name, Verdict::Down),
                 Some(Task::Order(name)) => {
                     let (blame, why) = match error.is_cancelled() {
-                        true => (Blame::Lock, "another process is about to take over"),
+                        true => (Blame::Cut, "another process is about to take over"),
                         false => (Blame::Here, "a fault of this program ended the order"),
                     };
                     Done::Ordered(name, Ended::Failed { blame, why: why.to_owned() })

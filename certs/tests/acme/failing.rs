@@ -274,7 +274,7 @@ async fn while_another_process_has_the_storage_nothing_is_ordered_or_written() {
         tokio::task::yield_now().await;
     }
     edge.acme.rest().await;
-    let ended = edge.log.until("failed_lock", 1).await;
+    let ended = edge.log.until("cut", 1).await;
     assert!(ended[0].to_string().contains("take over"), "{}", ended[0]);
     fake.set(|answer| answer.silent = false);
     edge.forward(1);

@@ -35,9 +35,13 @@ pub enum Which {
 }
 
 /// A private key with its chain, which no log shows; it is overwritten when it is dropped.
-#[derive(Deserialize)]
-#[serde(transparent)]
 pub struct Pem(String);
+
+impl From<&str> for Pem {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
 
 impl Drop for Pem {
     fn drop(&mut self) {

@@ -300,13 +300,14 @@ impl View {
         }
     }
 
-    /// Every customer's domain, in the order of hosts, then the rows that are none.
+    /// Every customer's domain, in the order of hosts, then the rows of which there is none. A row that could not
+    /// be taken while its host goes on as it was says why on the host's own line.
     #[must_use]
     pub fn domains(&self) -> Vec<Domain> {
         let sites = self.shared.sites.load();
         let Customers { domains, refusals, .. } = &sites.customers;
         let reasons: HashMap<&str, &str> =
-            refusals.iter().map(|refusal| (&*refusal.host, &*refusal.reason)).collect();
+            domains.refusals().iter().chain(refusals).map(|row| (&*row.host, &*row.reason)).collect();
         let listed = domains.iter().map(|(host, domain)| {
             let reason = reasons.get(host).copied().unwrap_or_default();
             let mut scratch = Vec::new();
@@ -326,7 +327,8 @@ impl View {
                 reason: reason.to_owned(),
             }
         });
-        let refused = domains.refusals().iter().map(|refusal| Domain {
+        let refused = domains.refusals().iter().filter(|refusal| domains.get(&refusal.host).is_none());
+        let refused = refused.map(|refusal| Domain {
             host: refusal.host.to_string(),
             site: String::new(),
             namespace: String::new(),

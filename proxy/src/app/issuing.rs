@@ -148,7 +148,9 @@ fn renew(acme: &Acme, which: &Which) -> Reply {
 fn tell(event: &Event, board: &Board, lock_fault: &Mutex<Option<String>>) {
     board.happened(event.label());
     match event {
-        Event::Asked { .. } | Event::Failed { blame: Blame::Another, .. } => tracing::debug!("{event}"),
+        Event::Asked { .. } | Event::Failed { blame: Blame::Another | Blame::Cut, .. } => {
+            tracing::debug!("{event}");
+        }
         Event::Failed { blame: Blame::Lock, why, .. } => {
             let mut said = lock_fault.lock().unwrap_or_else(PoisonError::into_inner);
             if said.as_ref() == Some(why) {

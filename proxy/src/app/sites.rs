@@ -58,9 +58,10 @@ fn hsts(tls: &SiteTls) -> Option<HeaderValue> {
 }
 
 /// Pages that were prepared for customers' looks, so that they are not prepared anew for each change of
-/// somebody else's.
+/// somebody else's: by their site and by where the brand's text lies, for that is shared (see [`Domains`]) and may
+/// be long. The text is held, so nothing else comes to lie there.
 #[derive(Debug, Default)]
-pub(super) struct Looks(HashMap<(u32, Arc<str>), Arc<Pages>>);
+pub(super) struct Looks(HashMap<(u32, usize), (Arc<str>, Arc<Pages>)>);
 
 /// Builds the published value.
 pub(super) fn build(
@@ -119,7 +120,7 @@ fn add_customers(
     sites: &mut Vec<Site>,
 ) -> Customers {
     let places: HashMap<&str, u32> = config.sites.iter().map(|site| site.name.as_str()).zip(0..).collect();
-    let mut variants: HashMap<(u32, &[u8], &str), u32> = HashMap::new();
+    let mut variants: HashMap<(u32, &[u8], usize), u32> = HashMap::new();
     let mut refusals = Vec::new();
     let (mut served, mut disabled, mut absent, mut refused) = (0, 0, 0, 0);
     let mut dressed = HashMap::new();
@@ -149,7 +150,8 @@ fn add_customers(
         };
         let own_namespace = !domain.namespace.is_empty() && *domain.namespace != *site.namespace_name;
         let namespace = if own_namespace { &*domain.namespace } else { b"" };
-        let place = match variants.get(&(base, namespace, &*domain.brand)) {
+        let brand_at = domain.brand.as_ptr().addr();
+        let place = match variants.get(&(base, namespace, brand_at)) {
             Some(&place) => place,
             None if namespace.is_empty() && domain.brand.is_empty() => base,
             None => {
@@ -165,17 +167,17 @@ fn add_customers(
                     }
                 }
                 if !domain.brand.is_empty() {
-                    let look = (base, Arc::clone(&domain.brand));
+                    let look = (base, brand_at);
                     let known = dressed.get(&look).cloned().or_else(|| looks.0.remove(&look));
                     let pages = match known {
-                        Some(pages) => Ok(pages),
+                        Some((_, pages)) => Ok(pages),
                         None => Overrides::dress(&configured.brand, &domain.brand)
                             .map(|brand| Arc::new(site.pages.of(&brand))),
                     };
                     match pages {
                         Ok(pages) => {
                             variant.pages = Arc::clone(&pages);
-                            dressed.insert(look, pages);
+                            dressed.insert(look, (Arc::clone(&domain.brand), pages));
                         }
                         // The host must be answered for, whatever its pages look like.
                         Err(fault) => {
@@ -189,7 +191,7 @@ fn add_customers(
                 let place = u32::try_from(sites.len()).expect("domains are bounded far below");
                 sites.push(variant);
                 if is_sound {
-                    variants.insert((base, namespace, &*domain.brand), place);
+                    variants.insert((base, namespace, brand_at), place);
                 }
                 place
             }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use certs::acme::{self, Exported, Folder};
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -78,8 +77,6 @@ pub struct Export {
 const NAMES_SHOWN: usize = 3;
 /// No key with its chain is longer.
 const FILE_BYTES_MAX: u64 = 48 << 10;
-/// What JSON makes of one byte at most.
-const ESCAPED_BYTES_MAX: usize = 6;
 
 impl Certs {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -119,21 +116,12 @@ impl Import {
             pem.push_str(&read(file)?);
             pem.push('\n');
         }
-        let mut body = Zeroizing::new(Vec::with_capacity(ESCAPED_BYTES_MAX * pem.len() + 16));
-        serde_json::to_writer(&mut *body, &Body { pem: &pem })
-            .map_err(|error| Failure::of("cannot send the certificate", &error))?;
-        let answer = Client::find(&self.running)?.act_in_secret("/certificates/import", body)?;
+        let answer = Client::find(&self.running)?.act_in_secret("/certificates/import", pem)?;
         said(&self.running, &answer, || {
             format!("{}: its certificate is served", answer["imported"].as_str().unwrap_or_default())
         });
         Ok(())
     }
-}
-
-/// What `/certificates/import` takes.
-#[derive(Serialize)]
-struct Body<'a> {
-    pem: &'a str,
 }
 
 fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {

@@ -64,7 +64,7 @@ impl Client {
     /// # Errors
     /// When nobody answers, or with what the edge says is wrong.
     pub fn look(&self, path: &str) -> Result<serde_json::Value, Failure> {
-        self.send(Method::GET, path, Bytes::new())
+        self.send(Method::GET, path, "application/json", Bytes::new())
     }
 
     /// Does the action at `path`.
@@ -72,26 +72,38 @@ impl Client {
     /// # Errors
     /// As [`Self::look`].
     pub fn act(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value, Failure> {
-        self.send(Method::POST, path, Bytes::from(body.to_string()))
+        self.send(Method::POST, path, "application/json", Bytes::from(body.to_string()))
     }
 
-    /// The same with a JSON body that nobody else may read; it is overwritten when it was sent.
+    /// The same with a text that nobody else may read, as it is; it is overwritten when it was sent.
     ///
     /// # Errors
     /// As [`Self::look`].
-    pub fn act_in_secret(&self, path: &str, body: Zeroizing<Vec<u8>>) -> Result<serde_json::Value, Failure> {
-        self.send(Method::POST, path, Bytes::from_owner(body))
+    pub fn act_in_secret(&self, path: &str, text: Zeroizing<String>) -> Result<serde_json::Value, Failure> {
+        self.send(Method::POST, path, "text/plain", Bytes::from_owner(text))
     }
 
-    fn send(&self, method: Method, path: &str, body: Bytes) -> Result<serde_json::Value, Failure> {
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: Bytes,
+    ) -> Result<serde_json::Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::of("cannot start", &error))?;
         let answer = runtime.block_on(async {
-            tokio::time::timeout(ANSWER_WAIT, self.exchange(method, path, body)).await.unwrap_or_else(|_| {
-                Err(format!("the edge at {} gave no answer within {} s", self.address, ANSWER_WAIT.as_secs()))
-            })
+            tokio::time::timeout(ANSWER_WAIT, self.exchange(method, path, kind, body)).await.unwrap_or_else(
+                |_| {
+                    Err(format!(
+                        "the edge at {} gave no answer within {} s",
+                        self.address,
+                        ANSWER_WAIT.as_secs()
+                    ))
+                },
+            )
         });
         let (status, bytes) = answer.map_err(Failure::Other)?;
         let value: serde_json::Value = serde_json::from_slice(&bytes)
@@ -106,15 +118,20 @@ impl Client {
         Err(Failure::Other(said))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), String> {
         let nobody = |error: &dyn std::fmt::Display| {
             format!(
                 "no edge answers at {} ({error}); is it running? name it by --config or --admin",
                 self.address
             )
         };
-        let mut request =
-            Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
+        let mut request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, kind);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }

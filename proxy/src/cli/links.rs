@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::error::Error as _;
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -572,12 +573,13 @@ fn import_snapshot(file: &SnapshotFile) -> Result<(), Failure> {
     let folder = config.data.join("links");
     let scratch = Scratch::beside(&folder.join("import")).map_err(|error| Failure::of(&tried, &error))?;
     let copy = scratch.0.join(snapshot::file_name(1));
-    std::fs::copy(&file.file, &copy).map_err(|error| Failure::of(&tried, &error))?;
-    let domains = File::options()
-        .read(true)
-        .write(true)
-        .open(&copy)
-        .and_then(|mut copy| parcel::take(&mut copy))
+    // Into a file of its own: what it is a copy of may be read-only.
+    let domains = File::open(&file.file)
+        .and_then(|mut given| {
+            let mut copy = File::options().read(true).write(true).create_new(true).mode(0o600).open(&copy)?;
+            io::copy(&mut given, &mut copy)?;
+            parcel::take(&mut copy)
+        })
         .map_err(|error| Failure::of(&tried, &error))?;
     let (finished, meta) = fold(&scratch.0)?.map_err(|faults| {
         let reason = faults.first().map_or_else(String::new, |fault| format!(": {}", chain(&fault.reason)));

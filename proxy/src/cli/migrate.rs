@@ -49,6 +49,11 @@ impl Migrate {
     }
 }
 
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Prints what the database lacks, for whoever may change it.
 fn print(source: &Source, timeout: Duration) -> Result<(), Failure> {
     let (from, why) = match database::standing(source, timeout) {
@@ -65,7 +70,10 @@ fn print(source: &Source, timeout: Duration) -> Result<(), Failure> {
         return Ok(());
     };
     let how = match source {
-        Source::Sqlite(path) => format!("sqlite3 -bail {} < FILE", path.display()),
+        // A database that this makes holds people's addresses: nobody else's to read.
+        Source::Sqlite(path) => {
+            format!("(umask 077; sqlite3 -bail {} < FILE)", quoted(&path.display().to_string()))
+        }
         Source::Postgres(_) => {
             "psql -v ON_ERROR_STOP=1 -f FILE, as the owner of Holdfast's tables".to_owned()
         }

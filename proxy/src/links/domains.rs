@@ -36,7 +36,7 @@ pub struct Domain {
     /// The namespace of its tokens; empty for its site's.
     pub namespace: Box<[u8]>,
     /// What differs from its site's look, as the database has it; empty where nothing does. Domains of one
-    /// load that look alike share it.
+    /// load that look alike share it, and what does not change is shared by one load and the next.
     pub brand: Arc<str>,
     /// Whether it is switched off: nobody answers for it then.
     pub disabled: bool,
@@ -173,8 +173,9 @@ struct Brands {
 }
 
 impl Brands {
-    /// The brand, unless all of them would then take more than `bytes_max`.
-    fn keep(&mut self, brand: &str, bytes_max: u64) -> Option<Arc<str>> {
+    /// The brand, as its domain had it `before` if that is the same, unless all of them would then take more
+    /// than `bytes_max`.
+    fn keep(&mut self, brand: &str, before: Option<&Arc<str>>, bytes_max: u64) -> Option<Arc<str>> {
         if let Some(known) = self.known.get(brand) {
             return Some(Arc::clone(known));
         }
@@ -183,7 +184,7 @@ impl Brands {
             return None;
         }
         self.bytes = bytes;
-        let brand: Arc<str> = brand.into();
+        let brand = before.filter(|before| ***before == *brand).cloned().unwrap_or_else(|| brand.into());
         self.known.insert(Arc::clone(&brand));
         Some(brand)
     }
@@ -235,7 +236,8 @@ impl Load<'_> {
             "{}" => "",
             brand => brand,
         };
-        let brand = self.brands.keep(brand, self.settings.brands_bytes_max).unwrap_or_else(|| {
+        let before = known.map(|known| &known.brand);
+        let brand = self.brands.keep(brand, before, self.settings.brands_bytes_max).unwrap_or_else(|| {
             self.next.refuse(
                 &host,
                 "its pages look like the site's, for the brands of all domains take more than links.brands_max allows",

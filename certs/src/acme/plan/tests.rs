@@ -651,11 +651,58 @@ fn a_demanded_name_that_a_file_covers_is_ordered_no_more() {
     world.run(NOW, |name, now| Ended::Issued(no_windows(now, name)));
     world.plan.demand(&waits, true, NOW);
     world.plan.wanted(HashSet::new(), |name| name.ends_with(".brand.example"), NOW);
-    assert_eq!(world.plan.demanded, 1);
     world.run(NOW.plus(LIFETIME), |name, now| Ended::Issued(no_windows(now, name)));
     let renewed: Vec<&Name> = world.orders.iter().skip(2).map(|(_, name)| name).collect();
     assert_eq!(renewed, [&other]);
     assert_eq!(world.plan.demand(&held, true, NOW), Demand::Held, "served to its end");
+}
+
+/// It once stayed without renewal, and was ordered by the first handshake after its end.
+#[test]
+fn a_demanded_name_that_a_file_covered_for_a_while_is_renewed_as_before() {
+    let mut world = World::new(bounds());
+    let held = name("held.brand.example");
+    world.plan.demand(&held, true, NOW);
+    world.run(NOW, |name, now| Ended::Issued(no_windows(now, name)));
+    world.plan.wanted(HashSet::new(), |_| true, NOW.plus(DAY));
+    assert!(world.plan.status(NOW.plus(DAY)).ends_first.is_none(), "nobody need be alarmed");
+    world.plan.wanted(HashSet::new(), |_| false, NOW.plus(2 * DAY));
+    world.run(NOW.plus(LIFETIME), |name, now| Ended::Issued(no_windows(now, name)));
+    assert_eq!(world.orders.len(), 2);
+    assert!(world.plan.held(held.as_str()).unwrap().until > NOW.plus(LIFETIME));
+}
+
+#[test]
+fn an_imported_certificate_of_a_known_name_is_renewed_and_another_is_not() {
+    let mut world = World::new(bounds());
+    let [known, unknown] = [name("known.brand.example"), name("unknown.brand.example")];
+    world.plan.imported(&known, no_windows(NOW, &known), true, NOW);
+    world.plan.imported(&unknown, no_windows(NOW, &unknown), false, NOW);
+    world.run(NOW.plus(LIFETIME), |name, now| Ended::Issued(no_windows(now, name)));
+    let renewed: Vec<&Name> = world.orders.iter().map(|(_, name)| name).collect();
+    assert_eq!(renewed, [&known]);
+}
+
+/// Each takeover that came to nothing once gave the rates back what the authority had counted.
+#[test]
+fn an_order_that_a_takeover_cuts_off_is_counted() {
+    let rate = Rate { count: 10, seconds: 7 * 86400 };
+    let mut world = World::new(Bounds { per_domain: rate, ..bounds() });
+    world.plan.wanted([name("a.brand.example")].into(), |_| false, NOW);
+    world.run(NOW.plus(3600), |_, _| failed(Blame::Cut));
+    assert_eq!(world.orders.len(), 10);
+}
+
+/// A name was once filed hours ahead for the charge of an order that the authority never saw.
+#[test]
+fn a_name_that_waits_for_the_place_of_an_order_under_way_has_it_as_soon_as_it_is_given_back() {
+    let rate = Rate { count: 1, seconds: 7 * 86400 };
+    let mut plan = plan(Bounds { per_domain: rate, ..bounds() });
+    plan.wanted([name("a.brand.example"), name("b.brand.example")].into(), |_| false, NOW);
+    let started = ordered(&plan.next(NOW));
+    assert_eq!(started.len(), 1);
+    plan.ended(&started[0], Ended::NotPermitted, NOW);
+    assert_eq!(ordered(&plan.next(NOW.plus(60))).len(), 1);
 }
 
 #[test]

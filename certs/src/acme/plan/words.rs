@@ -112,6 +112,8 @@ impl Ended {
 pub enum Blame {
     /// Nobody: another edge orders the name, and will hand it on.
     Another,
+    /// Another process is about to take over, which ended the order in the middle; the authority may count it.
+    Cut,
     /// The authority, or the way to it; everything waits.
     Authority {
         /// Seconds that the authority asked to wait.
@@ -124,7 +126,7 @@ pub enum Blame {
     },
     /// This machine: its disk, most likely.
     Here,
-    /// The lock between edges can't be asked for, or another process is about to take over.
+    /// The lock between edges can't be asked for.
     Lock,
     /// The name: its DNS points elsewhere, or the authority will not have it.
     Name,

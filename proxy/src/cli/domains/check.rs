@@ -217,6 +217,15 @@ async fn ask_all(names: &[String], wait: Duration, ask: fn(&str) -> Found) -> Ve
     answers.into_iter().map(|(_, found)| found).collect()
 }
 
+/// What the system's resolver says where a name does not exist or has no address (glibc's words, then musl's);
+/// of anything else it may have more to say another time.
+const NO_SUCH_NAME: [&str; 4] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "Name has no usable address",
+];
+
 /// Asks the system's resolver, and for a name with a dot without the domains that it would try to append.
 fn look_up(name: &str) -> Found {
     let absolute = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
@@ -226,9 +235,17 @@ fn look_up(name: &str) -> Found {
         }
         None => format!("{name}."),
     };
-    let addresses: BTreeSet<IpAddr> =
-        (absolute.as_str(), 0).to_socket_addrs().into_iter().flatten().map(|at| at.ip()).collect();
-    if addresses.is_empty() { Found::Nowhere } else { Found::At(addresses.into_iter().collect()) }
+    match (absolute.as_str(), 0).to_socket_addrs() {
+        Ok(found) => {
+            let addresses: BTreeSet<IpAddr> = found.map(|at| at.ip()).collect();
+            if addresses.is_empty() { Found::Nowhere } else { Found::At(addresses.into_iter().collect()) }
+        }
+        Err(error) => unresolved(&error.to_string()),
+    }
+}
+
+fn unresolved(why: &str) -> Found {
+    if NO_SUCH_NAME.iter().any(|words| why.contains(words)) { Found::Nowhere } else { Found::Unanswered }
 }
 
 fn dns(found: &Found, here: &BTreeSet<IpAddr>, is_unsaid: bool) -> &'static str {

@@ -6,11 +6,13 @@
 //! ```
 //!
 //! A brand that an earlier line has stands there alone: `"like":"<its host>"` refers to it (since version 2). The
-//! checksum covers every byte after the first line. A damaged file is set aside, never deleted.
+//! checksum covers every byte after the first line. A damaged file is set aside, never deleted; one of a later release
+//! stays as it is.
 //! The same bytes go along with links that are carried to another edge (see `parcel`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -67,7 +69,7 @@ impl<'a> Line<'a> {
     /// The domain, with the brand of one of those `before` it where it is like that.
     fn domain(self, brands: &mut Brands, before: &Domains) -> Result<(Box<str>, Domain), String> {
         let brand = match self.like {
-            None => brands.keep(&self.brand, u64::MAX).unwrap_or_default(),
+            None => brands.keep(&self.brand, None, u64::MAX).unwrap_or_default(),
             Some(like) => match before.get(&like) {
                 Some(known) => Arc::clone(&known.brand),
                 None => return Err(format!("{} is like {like}, which does not stand before it", self.host)),
@@ -81,6 +83,32 @@ impl<'a> Line<'a> {
             absent_since: self.absent_since.map(UnixMillis),
         };
         Ok((self.host.into(), domain))
+    }
+}
+
+/// Why bytes are no domains.
+#[derive(Debug)]
+pub(in super::super) enum Unusable {
+    /// They are not those that were written; what is wrong with them.
+    Damaged(String),
+    /// A later release wrote them, in its version of the format.
+    Later(u32),
+}
+
+impl Unusable {
+    fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(what) => f.write_str(what),
+            Self::Later(version) => {
+                write!(f, "it has version {version}, this release reads {VERSION_MIN} to {VERSION}")
+            }
+        }
     }
 }
 
@@ -152,9 +180,11 @@ pub fn read(folder: &Path, damaged: Damaged) -> Read {
             }
             Err(why) => {
                 let aside = folder.join(format!("{name}.damaged"));
-                let is_aside = damaged == Damaged::SetAside && fs::rename(&path, &aside).is_ok();
+                let is_aside = damaged == Damaged::SetAside
+                    && matches!(why, Unusable::Damaged(_))
+                    && fs::rename(&path, &aside).is_ok();
                 let there = if is_aside { aside } else { path };
-                read.faults.push((there, why));
+                read.faults.push((there, why.to_string()));
             }
         }
     }
@@ -162,29 +192,29 @@ pub fn read(folder: &Path, damaged: Damaged) -> Read {
 }
 
 /// The domains of a file's bytes, or what is wrong with them.
-pub(in super::super) fn decode(bytes: &[u8]) -> Result<Domains, String> {
-    let end = memchr::memchr(b'\n', bytes).ok_or("it has no first line")?;
+pub(in super::super) fn decode(bytes: &[u8]) -> Result<Domains, Unusable> {
+    let end = memchr::memchr(b'\n', bytes).ok_or_else(|| Unusable::damaged("it has no first line"))?;
     let (head, body) = bytes.split_at(end);
     let body = body.get(1..).unwrap_or_default();
-    let head: Head = serde_json::from_slice(head).map_err(|_| "its first line is none")?;
-    if !(VERSION_MIN..=VERSION).contains(&head.version) {
-        return Err(format!(
-            "it has version {}, this release reads {VERSION_MIN} to {VERSION}",
-            head.version
-        ));
+    let head: Head = serde_json::from_slice(head).map_err(|_| Unusable::damaged("its first line is none"))?;
+    match head.version {
+        VERSION_MIN..=VERSION => {}
+        later if later > VERSION => return Err(Unusable::Later(later)),
+        none => return Err(Unusable::Damaged(format!("there is no version {none}"))),
     }
     if head.crc32c != crc32c::crc32c(body) {
-        return Err("it does not match its checksum".to_owned());
+        return Err(Unusable::damaged("it does not match its checksum"));
     }
     let mut domains = Domains::default();
     let mut brands = Brands::default();
     for line in body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let (host, domain) = line.domain(&mut brands, &domains)?;
+        let line: Line<'_> =
+            serde_json::from_slice(line).map_err(|error| Unusable::Damaged(error.to_string()))?;
+        let (host, domain) = line.domain(&mut brands, &domains).map_err(Unusable::Damaged)?;
         domains.by_host.insert(host, domain);
     }
     if domains.len() as u64 != head.domains {
-        return Err("it does not hold as many domains as it says".to_owned());
+        return Err(Unusable::damaged("it does not hold as many domains as it says"));
     }
     Ok(domains)
 }

@@ -197,8 +197,28 @@ fn the_file_holds_a_shared_brand_once_and_reads_files_that_do_not() {
         )
     };
     assert_eq!(hosts(&with_head(1, &line("")).unwrap()), ["a.example"]);
-    assert!(with_head(3, &line("")).unwrap_err().contains("version 3"));
-    assert!(with_head(2, &line("\"like\":\"z.example\",")).unwrap_err().contains("like z.example"));
+    let unusable = |version, body: &str| with_head(version, body).unwrap_err().to_string();
+    assert!(unusable(3, &line("")).contains("version 3"));
+    assert!(unusable(2, &line("\"like\":\"z.example\",")).contains("like z.example"));
+    // What a later release wrote stays where that release will look for it.
+    let folder = tempfile::tempdir().unwrap();
+    let later = folder.path().join("domains.ndjson");
+    std::fs::write(&later, "{\"version\":3,\"domains\":0,\"crc32c\":0}\nwhatever\n").unwrap();
+    let read = file::read(folder.path(), Damaged::SetAside);
+    assert!(read.domains.is_none() && read.faults[0].1.contains("version 3"), "{:?}", read.faults);
+    assert!(read.faults[0].0 == later && later.exists());
+}
+
+#[test]
+fn what_does_not_change_is_shared_by_one_load_and_the_next() {
+    let looks = |brand| ["a.example", "b.example"].map(|host| Row { brand, ..row(host) });
+    let first = Domains::default().merged(looks("{\"name\":\"A\"}"), &settings(), None, NOW).domains;
+    let same = first.merged(looks("{\"name\":\"A\"}"), &settings(), None, NOW);
+    let brand = |domains: &Domains, host| domains.get(host).unwrap().brand.as_ptr();
+    assert!(!same.is_change);
+    assert_eq!(brand(&same.domains, "b.example"), brand(&first, "a.example"));
+    let other = first.merged(looks("{\"name\":\"B\"}"), &settings(), None, NOW);
+    assert!(other.is_change && brand(&other.domains, "a.example") != brand(&first, "a.example"));
 }
 
 #[test]
