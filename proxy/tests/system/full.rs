@@ -217,3 +217,41 @@ fn a_journal_at_its_bound_drops_what_was_delivered_and_goes_on() {
     let bytes = edge.metric("holdfast_journal_bytes", "");
     assert!(bytes <= f64::from(16 << 20), "{bytes}");
 }
+
+#[test]
+fn a_site_that_fills_its_share_leaves_the_rest_to_others() {
+    const OTHER: &str = "[[site]]\nname = \"other\"\nhosts = [\"other.test\"]\nnamespace = \"one\"\n\
+                         [[site.route]]\npath = \"/c/{token}\"\nkind = \"click\"\n";
+    let config = small("redirect").replace("when_full", "site_share = \"10%\"\nwhen_full");
+    let edge = Edge::with(&format!("{config}{OTHER}"), LINKS);
+    edge.tell(&["window", "begin", "--until", "1d", "--reason", "share"]);
+    let unrecorded =
+        |site: &str| edge.metric("holdfast_unrecorded_events_total", &format!("site=\"{site}\""));
+    // 4 MB of 16, of which a site may have 1.6.
+    let (mut client, mut state) = (Client::connect(edge.http).unwrap(), 1);
+    for _ in 0..500 {
+        let answer = client.get("click.test", &format!("/n/a/{}", noise(&mut state, 8000))).unwrap();
+        assert_eq!((answer.status, answer.header("location")), (302, Some("https://example.com/a")));
+    }
+    wait_for("the alarm", || edge.log().contains("fills its share of the journal").then_some(()));
+
+    // Who clicks arrives at either site; only the other's hits are recorded.
+    let before = unrecorded("shop");
+    for n in 0..20 {
+        assert_eq!(edge.redirect("click.test", &format!("/c/a?lost={n}")), "https://example.com/a");
+        assert_eq!(edge.redirect("other.test", &format!("/c/a?kept={n}")), "https://example.com/a");
+    }
+    assert_eq!((unrecorded("shop") - before, unrecorded("other")), (20.0, 0.0));
+    assert_sums(&edge);
+
+    // With what it has delivered, it is within its share again.
+    edge.tell(&["window", "end"]);
+    wait_for("the end of the alarm", || {
+        edge.log().contains("within its share of the journal again").then_some(())
+    });
+    edge.redirect("click.test", "/c/a?again");
+    edge.wait_count("select count(*) from hits where query = 'again' and class = 'synced'", 1);
+    edge.wait_count("select count(*) from hits where query like 'kept=%' and class = 'synced'", 20);
+    assert_eq!(edge.count("select count(*) from hits where query like 'lost=%'"), 0);
+    assert_sums(&edge);
+}
