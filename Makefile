@@ -11,7 +11,7 @@ CARGO := cargo
 
 # Debian packages, each written as package:program, or package:/file for one without a program.
 # The tests use the programs; none is optional.
-TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble valgrind:valgrind
+TEST_PACKAGES := gcc:cc sqlite3:sqlite3 curl:curl wrk:wrk procps:/usr/bin/kill util-linux:losetup e2fsprogs:mkfs.ext4 openssl:openssl postgresql:pg_ctlcluster pgbouncer:pgbouncer sslscan:sslscan nghttp2-client:h2load pebble:pebble valgrind:valgrind
 BENCH_PACKAGES := wrk:wrk nginx-light:nginx haproxy:haproxy nghttp2-client:h2load sqlite3:sqlite3 openssl:openssl postgresql:pg_ctlcluster valgrind:valgrind redis-server:redis-server libnginx-mod-http-lua:/usr/lib/nginx/modules/ngx_http_lua_module.so lua-nginx-redis:/usr/share/lua/5.1/nginx/redis.lua
 SOAK_PACKAGES := testssl.sh:testssl
 FUZZ_SECONDS ?= 60

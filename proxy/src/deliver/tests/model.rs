@@ -210,7 +210,10 @@ impl Model {
 fn every_hit_is_delivered_exactly_once_whatever_is_lost() {
     let seeds = match std::env::var("HOLDFAST_TEST_SEED") {
         Ok(seed) => seed.parse().map(|seed: u64| seed..seed + 1).unwrap(),
-        Err(_) => 0..7_000,
+        Err(_) => {
+            let factor = std::env::var("HOLDFAST_SOAK").map_or(1, |factor| factor.parse().unwrap());
+            0..7_000 * factor
+        }
     };
     println!("seeds {seeds:?}; HOLDFAST_TEST_SEED=n runs one");
     let mut commits = 0;

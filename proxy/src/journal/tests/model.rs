@@ -4,7 +4,8 @@
 //! sequence under which it was ever read before; nothing is read that was not staged; sequences have
 //! no gap but expired ones; recovery reports no loss, for this disk does not damage what was synced.
 //!
-//! `HOLDFAST_SEED=n` replays one seed, `HOLDFAST_SEEDS=n` sets how many are run.
+//! `HOLDFAST_SEED=n` replays one seed, `HOLDFAST_SEEDS=n` sets how many are run, `HOLDFAST_SOAK` multiplies
+//! them otherwise.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +31,8 @@ fn nothing_promised_is_lost_whatever_the_disk_does() {
         Model::new(seed).run();
         return;
     }
-    let seeds = number_from("HOLDFAST_SEEDS").unwrap_or(SEEDS);
+    let factor = number_from("HOLDFAST_SOAK").unwrap_or(1);
+    let seeds = number_from("HOLDFAST_SEEDS").unwrap_or(SEEDS * factor);
     let next = AtomicU64::new(0);
     let covered = Covered::default();
     std::thread::scope(|scope| {
