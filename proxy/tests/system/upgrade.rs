@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use crate::edge::{Client, Edge, SITE, configuration, get, wait_for};
 use crate::load::{Ledger, Load, Manner, assert_exactly_once, wait_delivered};
@@ -12,7 +13,9 @@ const LINKS: &str = "namespace,token,url\none,a,https://example.com/a\n";
 fn a_new_program_takes_over_under_load_without_a_failed_request() {
     let mut edge = Edge::with(&configuration(SITE), LINKS);
     let ledger = Arc::new(Ledger::default());
-    let load = Load::start(edge.http, 8, Manner::Strict, &ledger, "/c/a");
+    let kept = Load::start(edge.http, 5, Manner::Strict, &ledger, "/c/a");
+    // Each of these opens a connection of its own, also while the sockets change hands.
+    let fresh = Load::paced(edge.http, 3, Manner::Once, &ledger, "/c/a", Duration::from_millis(1));
     let address = edge.http;
     for _ in 0..3 {
         let before = ledger.answers();
@@ -25,7 +28,8 @@ fn a_new_program_takes_over_under_load_without_a_failed_request() {
     }
     let before = ledger.answers();
     wait_for("answers of the last one", || (ledger.answers() > before + 100).then_some(()));
-    load.stop();
+    kept.stop();
+    fresh.stop();
     assert_eq!(ledger.failed.load(Relaxed), 0);
     wait_delivered(&edge, &ledger.answered());
     assert_exactly_once(&edge, &ledger);
