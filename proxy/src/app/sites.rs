@@ -150,7 +150,8 @@ fn add_customers(
         };
         let own_namespace = !domain.namespace.is_empty() && *domain.namespace != *site.namespace_name;
         let namespace = if own_namespace { &*domain.namespace } else { b"" };
-        let brand_at = domain.brand.as_ptr().addr();
+        // Where there is no text, it lies nowhere.
+        let brand_at = if domain.brand.is_empty() { 0 } else { domain.brand.as_ptr().addr() };
         let place = match variants.get(&(base, namespace, brand_at)) {
             Some(&place) => place,
             None if namespace.is_empty() && domain.brand.is_empty() => base,

@@ -73,7 +73,10 @@ pub fn start(
     let found =
         snapshot::load(&config.folder, &namespaces, snapshot::Damaged::SetAside).map_err(StartError)?;
     for fault in &found.faults {
-        tracing::error!(%fault, "a snapshot of links cannot be used; the one before it is, with the changes since");
+        tracing::error!(
+            fault = chain(fault),
+            "a snapshot of links cannot be used; the one before it is, with the changes since"
+        );
     }
     let board = Arc::new(Board::default());
     let (table, basis, from) = match found.loaded {

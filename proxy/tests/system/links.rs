@@ -1,5 +1,7 @@
 //! Links come, change and go while the edge runs; a sick database cannot take them away.
 
+use std::path::{Path, PathBuf};
+
 use crate::edge::{Edge, SITE, configuration, wait_for};
 
 const LINKS: &str = "namespace,token,url\none,a,https://example.com/a\none,b,https://example.com/b\n";
@@ -138,27 +140,58 @@ fn refused_targets_never_fail_a_load() {
     assert!(refused.contains("evil") && !refused.contains("fine"), "{refused}");
 }
 
+/// The snapshots of links, the newest last.
+fn snapshots(edge: &Edge) -> Vec<PathBuf> {
+    let generation = |path: &PathBuf| -> Option<u64> {
+        path.file_name()?.to_str()?.strip_prefix("table-")?.strip_suffix(".links")?.parse().ok()
+    };
+    let files = std::fs::read_dir(edge.path("data/links")).unwrap().filter_map(Result::ok);
+    let mut found: Vec<PathBuf> =
+        files.map(|file| file.path()).filter(|path| generation(path).is_some()).collect();
+    found.sort_by_key(generation);
+    found
+}
+
+fn damage(snapshot: &Path) {
+    let mut bytes = std::fs::read(snapshot).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(snapshot, bytes).unwrap();
+}
+
+fn is_set_aside(edge: &Edge) -> bool {
+    let mut files = std::fs::read_dir(edge.path("data/links")).unwrap().filter_map(Result::ok);
+    files.any(|file| file.path().to_string_lossy().ends_with(".damaged"))
+}
+
 #[test]
 fn a_damaged_snapshot_is_set_aside_and_rebuilt() {
     let mut edge = edge();
     edge.stop();
-    let snapshot = std::fs::read_dir(edge.path("data/links"))
-        .unwrap()
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|kind| kind == "links"))
-        .expect("a snapshot");
-    let mut bytes = std::fs::read(&snapshot).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x40;
-    std::fs::write(&snapshot, bytes).unwrap();
+    damage(snapshots(&edge).last().expect("a snapshot"));
     edge.start();
     wait_for("the links from the database", || (edge.get("click.test", "/c/a").status == 302).then_some(()));
-    let set_aside = std::fs::read_dir(edge.path("data/links"))
-        .unwrap()
-        .filter_map(Result::ok)
-        .any(|entry| entry.path().to_string_lossy().ends_with(".damaged"));
-    assert!(set_aside);
+    assert!(is_set_aside(&edge));
+    assert!(edge.log().contains("does not match its checksum"), "{}", edge.log());
+}
+
+#[test]
+fn a_damaged_snapshot_while_the_database_is_away_leaves_the_one_before_with_its_changes() {
+    let mut edge = edge();
+    wait_for("a first snapshot", || (snapshots(&edge).len() == 1).then_some(()));
+    edge.import("namespace,token,url\none,late,https://example.com/late\n");
+    wait_for("the late link", || (edge.get("click.test", "/c/late").status == 302).then_some(()));
+    edge.stop();
+    edge.start();
+    wait_for("a second one", || (snapshots(&edge).len() == 2).then_some(()));
+    edge.stop();
+    damage(&snapshots(&edge)[1]);
+    std::fs::rename(edge.database(), edge.path("elsewhere.db")).unwrap();
+    edge.start();
+    assert_eq!(edge.redirect("click.test", "/c/a"), "https://example.com/a");
+    assert_eq!(edge.redirect("click.test", "/c/late"), "https://example.com/late");
+    assert!(is_set_aside(&edge));
+    assert!(edge.log().contains("does not match its checksum"), "{}", edge.log());
 }
 
 #[test]

@@ -259,6 +259,9 @@ fn a_default_is_shown_to_clients_without_a_known_name() {
     let subject = Subject::new(shop, "default = \"click.test\"", SITE);
     let said = subject.s_client(&["-noservername", "-verify_hostname", "click.test"]);
     assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
+    // An address is no server name (RFC 6066, section 3), though some clients send one.
+    let said = subject.s_client(&["-servername", "127.0.0.1", "-verify_hostname", "click.test"]);
+    assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
     // Its Host is a host of the default's site, as it is without TLS.
     let answer = subject.curl("click.test", &["-w", "%{http_code}", "-o", "/dev/null"], "/c/a");
     assert_eq!(answer, "302");
@@ -946,6 +949,16 @@ fn the_client_is_the_one_that_a_trusted_load_balancer_or_proxy_names() {
     let answer = Client::over(StreamOwned::new(connection, stream)).get("click.test", "/c/a").unwrap();
     assert_eq!(answer.status, 302);
     address("'2001:db8::7'");
+
+    // Whoever is not named there says who he is in vain.
+    let others = config.replace("[\"127.0.0.0/8\"]", "[\"192.0.2.0/24\"]");
+    let subject = Subject::configured(shop, &others);
+    let request = "GET /c/a HTTP/1.1\r\nHost: click.test\r\nX-Forwarded-For: 198.51.100.4\r\n\r\n";
+    let header = "PROXY TCP4 198.51.100.4 203.0.113.1 4711 80\r\n";
+    assert_eq!(raw(subject.edge.http, format!("{header}{request}").as_bytes()).unwrap().status, 400);
+    assert_eq!(raw(subject.edge.http, request.as_bytes()).unwrap().status, 302);
+    subject.edge.wait_count("select count(*) from hits where address = '127.0.0.1'", 1);
+    assert_eq!(subject.edge.count("select count(*) from hits"), 1);
 }
 
 /// The folder of certificates is on a disk that is not there: that stopped plain http, too.

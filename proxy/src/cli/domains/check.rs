@@ -348,6 +348,21 @@ mod tests {
     const NOW_S: i64 = 1_700_000_000;
     const DAY_S: i64 = 86_400;
 
+    /// A resolver that was down once made every domain look as if its customer had removed it.
+    #[test]
+    fn only_a_name_that_does_not_exist_leads_nowhere() {
+        let said = |why| unresolved(&format!("failed to lookup address information: {why}"));
+        for why in
+            ["Name or service not known", "No address associated with hostname", "Name does not resolve"]
+        {
+            assert!(matches!(said(why), Found::Nowhere), "{why}");
+        }
+        for why in ["Temporary failure in name resolution", "Non-recoverable failure in name resolution", "?"]
+        {
+            assert!(matches!(said(why), Found::Unanswered), "{why}");
+        }
+    }
+
     #[test]
     fn addresses_are_held_against_those_of_the_edges() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
